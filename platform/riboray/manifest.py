@@ -1,0 +1,197 @@
+"""Files that are either whole or absent, and the manifest that proves a directory complete.
+
+Commit rule: write under a temporary name on the same filesystem, fsync, rename; the manifest,
+with the size, hash and rows of every file, goes last. Who finds a manifest finds all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from riboray import __version__
+from riboray.errors import CorpusError, OutputError
+
+__all__ = [
+    "MANIFEST_NAME",
+    "FileEntry",
+    "Manifest",
+    "atomic_directory",
+    "atomic_path",
+    "fingerprint",
+    "read_manifest",
+    "sha256_file",
+    "write_json",
+    "write_manifest",
+]
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a directory: its name, rows (where it has rows), bytes and sha256."""
+
+    name: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, rows: int | None = None) -> FileEntry:
+        """Measure the file at ``path``."""
+        return cls(path.name, rows, path.stat().st_size, sha256_file(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a directory holds and which configuration made it."""
+
+    kind: str
+    """What the directory is: ``corpus``, ``checkpoint``, …"""
+    fingerprint: str
+    """Hash of the configuration and inputs, from `fingerprint`."""
+    files: tuple[FileEntry, ...]
+    """Every file, sorted by name."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Accounting of records."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Anything else a reader needs."""
+    schema_version: int = SCHEMA_VERSION
+    riboray_version: str = __version__
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Hash a configuration (anything JSON can hold) to 16 hexadecimal digits."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it becomes ``path``, else it is removed.
+
+    The rename is atomic because the temporary file lies in the same directory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give a temporary directory to fill; on success it becomes ``path``, else it is removed.
+
+    Raises
+    ------
+    OutputError
+        If ``path`` exists and is not an empty directory.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(path, "exists already; choose another directory or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            if file.is_file():
+                _sync(file)
+        temporary.chmod(0o755)
+        if path.exists():
+            path.rmdir()
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write ``manifest`` into ``directory``; call it after every other file is in place."""
+    write_json(directory / MANIFEST_NAME, asdict(manifest))
+
+
+def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manifest | None:
+    """Read a directory's manifest and check that its files are there.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory.
+    kind : str
+        The kind expected.
+    verify : bool
+        Also compare every file's sha256.
+
+    Returns
+    -------
+    Manifest or None
+        None if there is no manifest: the directory was never completed.
+
+    Raises
+    ------
+    CorpusError
+        If the manifest cannot be read, is of another kind or a newer schema, or a file is
+        missing, of another size or (with ``verify``) of other content.
+    """
+    path = directory / MANIFEST_NAME
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        files = tuple(FileEntry(**entry) for entry in values.pop("files"))
+        manifest = Manifest(files=files, **values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CorpusError(path, f"not a riboray manifest ({error})") from error
+    if manifest.kind != kind:
+        raise CorpusError(directory, f"holds a {manifest.kind}, not a {kind}")
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise CorpusError(
+            path,
+            f"has schema version {manifest.schema_version}, newer than {SCHEMA_VERSION}, the "
+            "newest this riboray reads; update riboray",
+        )
+    for entry in manifest.files:
+        file = directory / entry.name
+        if not file.is_file() or file.stat().st_size != entry.bytes:
+            raise CorpusError(file, "is missing or of another size than its manifest says")
+        if verify and sha256_file(file) != entry.sha256:
+            raise CorpusError(file, "has other content than its manifest says")
+    return manifest

@@ -1,0 +1,419 @@
+"""Reading and writing checkpoints.
+
+There is one directory format, and it is MultiMolecule's (Hugging Face's): ``config.json``,
+``model.safetensors``, ``vocab.txt``, ``tokenizer_config.json``. What RNABERT needs beyond it
+(padding, vocabulary name, schema version) stands under the key ``riboray`` of ``config.json``,
+which other readers ignore. So ``multimolecule`` opens every checkpoint riboray writes.
+
+Read besides: directories that MultiMolecule wrote, and the published ``.pth``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from riboray import __version__
+from riboray.alphabet import MULTIMOLECULE, VOCABULARIES, Vocabulary
+from riboray.errors import CheckpointError, ConfigError, VocabularyError
+from riboray.manifest import atomic_directory, sha256_file, write_json
+from riboray.model.config import RnaBertConfig
+from riboray.model.heads import RnaBertForPreTraining
+
+__all__ = ["SCHEMA_VERSION", "LoadedCheckpoint", "load_checkpoint", "save_checkpoint"]
+
+SCHEMA_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+StateDict = dict[str, Tensor]
+
+#: config.json keys that are RnaBertConfig fields under the same name.
+_SHARED_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "initializer_range",
+    "ss_vocab_size",
+    "tie_word_embeddings",
+)
+
+#: Prefix of each optional part's keys.
+_HEAD_PREFIXES = {"pooler": "model.pooler.", "lm": "lm_head.", "ss": "ss_head."}
+
+#: The published file's names and ours, applied in this order.
+_PUBLISHED_NAMES = (
+    ("bert.", "model."),
+    ("cls.predictions_ss.", "ss_head."),
+    ("cls.predictions.", "lm_head."),
+    ("LayerNorm.gamma", "layer_norm.weight"),
+    ("LayerNorm.beta", "layer_norm.bias"),
+    (".selfattn.", ".self."),
+)
+
+#: BERT's next-sentence heads. RNABERT never trained them and nothing uses them: left out.
+_UNUSED_PREFIXES = ("cls.seq_relationship.", "sa_head.")
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model in evaluation mode, with where it came from.
+
+    Attributes
+    ----------
+    model : RnaBertForPreTraining
+        On the CPU, float32, in evaluation mode; its ``config`` carries the conventions.
+    path : Path
+        The file or directory read.
+    format : str
+        ``riboray``, ``multimolecule`` or ``published``.
+    sha256 : str
+        Of the weight file.
+    """
+
+    model: RnaBertForPreTraining
+    path: Path
+    format: str
+    sha256: str
+
+
+def load_checkpoint(path: str | Path, *, vocabulary: str | None = None) -> LoadedCheckpoint:
+    """Read a checkpoint of any known format.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory that riboray or MultiMolecule wrote, or the published ``.pth`` file.
+    vocabulary : str, optional
+        Required vocabulary. Needed for a directory without tokenizer files; otherwise a check.
+
+    Returns
+    -------
+    LoadedCheckpoint
+        The model and its origin. Nothing in the file is executed: weights are read with
+        safetensors or ``torch.load(weights_only=True)``.
+
+    Raises
+    ------
+    CheckpointError
+        If something is missing, unexpected or unreadable; the message lists keys.
+    VocabularyError
+        If the vocabulary is unknown, or not the one required.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_directory(path, vocabulary)
+    if not path.is_file():
+        raise CheckpointError(path, "no such checkpoint file or directory")
+    return _load_published(path, vocabulary)
+
+
+def _load_published(path: Path, vocabulary: str | None) -> LoadedCheckpoint:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = f"not a PyTorch file that can be read safely ({type(error).__name__})"
+        raise CheckpointError(path, reason) from error
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(path, "not a state dict: expected a mapping of names to tensors")
+    state = {_rename(str(key)): tensor for key, tensor in loaded.items()}
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(_UNUSED_PREFIXES)}
+    words = state.get("model.embeddings.word_embeddings.weight")
+    if words is None:
+        raise CheckpointError(path, "no RNABERT weights", ("bert.embeddings.word_embeddings.weight",))
+    known = [v for v in VOCABULARIES.values() if len(v) == words.shape[0]]
+    if not known or vocabulary not in (None, known[0].name):
+        found = known[0].name if known else f"of {words.shape[0]} tokens"
+        raise VocabularyError(path, f"vocabulary {found}, expected {vocabulary or 'a known one'}")
+    config = RnaBertConfig(
+        vocabulary=known[0].name,
+        padding="original",
+        tie_word_embeddings=False,
+        heads=_heads_in(state),
+    )
+    model = _build(path, config, state)
+    return LoadedCheckpoint(model, path, "published", sha256_file(path))
+
+
+def _rename(key: str) -> str:
+    """Translate a key of the published file, with or without DataParallel's prefix."""
+    key = key.removeprefix("module.")
+    for theirs, ours in _PUBLISHED_NAMES:
+        key = key.replace(theirs, ours) if theirs[0] != "b" else _swap_prefix(key, theirs, ours)
+    return key
+
+
+def _swap_prefix(key: str, old: str, new: str) -> str:
+    return new + key[len(old) :] if key.startswith(old) else key
+
+
+def _load_directory(path: Path, vocabulary: str | None) -> LoadedCheckpoint:
+    values = _read_json(path / "config.json")
+    if values.get("model_type") != "rnabert":
+        found = values.get("model_type")
+        raise CheckpointError(path / "config.json", f"model_type is {found!r}, not 'rnabert'")
+    weights = path / WEIGHTS_NAME
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(weights, f"cannot be read ({error})") from error
+    state = _canonical(state)
+    ours = values.get("riboray")
+    tokens = _read_vocabulary(path, values, vocabulary)
+    config = _config_from_json(path, values, tokens, _heads_in(state))
+    model = _build(path, config, state)
+    source = "riboray" if ours else "multimolecule"
+    return LoadedCheckpoint(model, path, source, sha256_file(weights))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "missing; not a checkpoint directory") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(path, "not a JSON object")
+    return values
+
+
+def _canonical(state: StateDict) -> StateDict:
+    """Bring MultiMolecule's variants of a state dict to one form.
+
+    An encoder saved alone lacks the prefix ``model.``; a head's bias may be stored as
+    ``bias``, as ``decoder.bias``, or as both.
+    """
+    if "embeddings.word_embeddings.weight" in state:
+        state = {f"model.{key}": tensor for key, tensor in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(_UNUSED_PREFIXES)}
+    for head in ("lm_head", "ss_head"):
+        bias = state.pop(f"{head}.bias", None)
+        if bias is not None:
+            state[f"{head}.decoder.bias"] = bias
+    return state
+
+
+def _heads_in(state: StateDict) -> tuple[str, ...]:
+    return tuple(
+        head
+        for head, prefix in _HEAD_PREFIXES.items()
+        if any(key.startswith(prefix) for key in state)
+    )
+
+
+def _read_vocabulary(path: Path, values: dict[str, Any], required: str | None) -> Vocabulary:
+    file = path / "vocab.txt"
+    if file.is_file():
+        tokens = tuple(file.read_text("utf-8").split())
+        known = [v for v in VOCABULARIES.values() if v.tokens == tokens]
+        if not known:
+            raise VocabularyError(file, f"{len(tokens)} tokens in an order riboray does not know")
+        found = known[0]
+    elif required is None:
+        raise VocabularyError(
+            path, "no vocab.txt; save the tokenizer beside the model, or name the vocabulary"
+        )
+    else:
+        found = VOCABULARIES.get(required, MULTIMOLECULE)
+    if required not in (None, found.name):
+        raise VocabularyError(path, f"vocabulary {found.name!r}, expected {required!r}")
+    if values.get("vocab_size") != len(found):
+        raise VocabularyError(
+            path, f"config.json says {values.get('vocab_size')} tokens, {found.name!r} has {len(found)}"
+        )
+    return found
+
+
+def _config_from_json(
+    path: Path, values: dict[str, Any], tokens: Vocabulary, heads: tuple[str, ...]
+) -> RnaBertConfig:
+    shared = {name: values[name] for name in _SHARED_FIELDS if name in values}
+    ours = values.get("riboray")
+    if ours is None:
+        # MultiMolecule's own checkpoints: <cls> and <eos> as the tokenizer says, masked padding.
+        file = path / "tokenizer_config.json"
+        tokenizer = _read_json(file) if file.is_file() else {}
+        ours = {
+            "padding": "masked",
+            "add_bos": tokenizer.get("bos_token", "<cls>") is not None,
+            "add_eos": tokenizer.get("eos_token", "<eos>") is not None,
+        }
+    elif ours.get("schema_version", 0) > SCHEMA_VERSION:
+        raise CheckpointError(
+            path, f"schema version {ours['schema_version']} is newer than this riboray; update it"
+        )
+    head = values.get("lm_head") or values.get("head") or {}
+    transform = head.get("transform", "nonlinear")
+    activation = head.get("transform_act", "gelu") if transform == "nonlinear" else None
+    try:
+        return RnaBertConfig(
+            vocabulary=tokens.name,
+            heads=heads,
+            lm_head_activation="none" if activation is None else activation,
+            padding=ours["padding"],
+            add_bos=ours["add_bos"],
+            add_eos=ours["add_eos"],
+            **shared,
+        )
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(path / "config.json", f"cannot be used ({error})") from error
+
+
+def _build(path: Path, config: RnaBertConfig, state: StateDict) -> RnaBertForPreTraining:
+    """Make the model and fill it, strictly."""
+    model = RnaBertForPreTraining(config)
+    if model.lm_head is not None and config.tie_word_embeddings:
+        state.setdefault("lm_head.decoder.weight", state["model.embeddings.word_embeddings.weight"])
+    state = _canonical(state)
+    wanted = model.state_dict()
+    missing = tuple(sorted(wanted.keys() - state.keys()))
+    unexpected = tuple(sorted(state.keys() - wanted.keys()))
+    if missing or unexpected:
+        raise CheckpointError(path, "keys do not fit RNABERT", missing, unexpected)
+    for key, tensor in wanted.items():
+        if state[key].shape != tensor.shape:
+            shapes = f"{tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+            raise CheckpointError(path, f"{key} has shape {shapes}")
+        if not bool(torch.isfinite(state[key]).all()):
+            raise CheckpointError(path, f"{key} holds NaN or infinite values")
+    model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    return model.eval()
+
+
+def convert_vocabulary(model: RnaBertForPreTraining, target: Vocabulary) -> RnaBertForPreTraining:
+    """Return the same model with another vocabulary.
+
+    Tokens both have keep their embedding. An ambiguity code that is new gets the mean of the
+    nucleotides it stands for, every other new token zeros; the language-model head never
+    predicts a new token (bias -1e4).
+    """
+    from riboray.alphabet import IUPAC_NUCLEOTIDES
+
+    source = model.config.tokens
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+    def rows(old: Tensor, missing: Callable[[str], Tensor]) -> Tensor:
+        return torch.stack(
+            [missing(t) if (i := source.id_of(t)) is None else old[i] for t in target.tokens]
+        )
+
+    words = state["model.embeddings.word_embeddings.weight"]
+
+    def mean_of(token: str) -> Tensor:
+        stands_for = [source.id_of(n) for n in IUPAC_NUCLEOTIDES.get(token, "")]
+        return words[stands_for].mean(0) if stands_for else torch.zeros_like(words[0])
+
+    state["model.embeddings.word_embeddings.weight"] = rows(words, mean_of)
+    if model.lm_head is not None:
+        decoder = state["lm_head.decoder.weight"]
+        tied = model.config.tie_word_embeddings
+        absent = mean_of if tied else lambda _: torch.zeros_like(decoder[0])
+        state["lm_head.decoder.weight"] = rows(decoder, absent)
+        state["lm_head.decoder.bias"] = rows(
+            state["lm_head.decoder.bias"], lambda _: torch.tensor(-1e4)
+        )
+    converted = RnaBertForPreTraining(replace(model.config, vocabulary=target.name))
+    converted.load_state_dict(state)
+    return converted.train(model.training)
+
+
+def save_checkpoint(model: RnaBertForPreTraining, directory: str | Path) -> Path:
+    """Write a checkpoint directory that riboray and MultiMolecule open.
+
+    Parameters
+    ----------
+    model : RnaBertForPreTraining
+        The model, on any device.
+    directory : str or Path
+        A new or empty directory. It appears whole or not at all.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    OutputError
+        If the directory exists and is not empty.
+    """
+    directory = Path(directory)
+    with atomic_directory(directory) as temporary:
+        write_checkpoint_files(model, temporary)
+    return directory
+
+
+def write_checkpoint_files(model: RnaBertForPreTraining, directory: Path) -> None:
+    """Write a checkpoint's files into an existing directory, without committing it."""
+    config = model.config
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    for head in ("lm_head", "ss_head"):
+        if f"{head}.decoder.bias" in state:
+            state[f"{head}.bias"] = state.pop(f"{head}.decoder.bias")
+    if config.tie_word_embeddings:
+        state.pop("lm_head.decoder.weight", None)
+    write_json(directory / "config.json", _config_to_json(config))
+    write_json(directory / "tokenizer_config.json", _tokenizer_to_json(config))
+    (directory / "vocab.txt").write_text("\n".join(config.tokens.tokens) + "\n", "utf-8")
+    safetensors.torch.save_file(state, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def _config_to_json(config: RnaBertConfig) -> dict[str, Any]:
+    tokens = config.tokens
+    activation = None if config.lm_head_activation == "none" else config.lm_head_activation
+    transform = "linear" if activation is None else "nonlinear"
+    return {
+        "architectures": ["RnaBertForPreTraining"],
+        "model_type": "rnabert",
+        "dtype": "float32",
+        "vocab_size": len(tokens),
+        **{name: getattr(config, name) for name in _SHARED_FIELDS},
+        "hidden_act": "gelu",
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "position_embedding_type": "absolute",
+        "pad_token_id": tokens.pad_id,
+        "bos_token_id": tokens.id_of("<cls>") if config.add_bos else None,
+        "eos_token_id": tokens.id_of("<eos>") if config.add_eos else None,
+        "unk_token_id": tokens.id_of("<unk>"),
+        "mask_token_id": tokens.mask_id,
+        "null_token_id": tokens.id_of("<null>"),
+        "lm_head": {"transform": transform, "transform_act": activation},
+        "riboray": {
+            "schema_version": SCHEMA_VERSION,
+            "version": __version__,
+            "vocabulary": config.vocabulary,
+            "padding": config.padding,
+            "add_bos": config.add_bos,
+            "add_eos": config.add_eos,
+        },
+    }
+
+
+def _tokenizer_to_json(config: RnaBertConfig) -> dict[str, Any]:
+    return {
+        "tokenizer_class": "RnaTokenizer",
+        "bos_token": "<cls>" if config.add_bos else None,
+        "cls_token": "<cls>" if config.add_bos else None,
+        "eos_token": "<eos>" if config.add_eos else None,
+        "sep_token": "<eos>" if config.add_eos else None,
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+        "additional_special_tokens": ["<null>"],
+        "codon": False,
+        "nmers": 1,
+        "replace_T_with_U": True,
+        "model_max_length": config.max_sequence_length,
+    }
