@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 GAPS = "-."
+_GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -226,15 +227,12 @@ def aligned_columns(gapped_a: str, gapped_b: str) -> AlignedColumns:
     """
     if len(gapped_a) != len(gapped_b):
         raise ValueError(f"aligned rows differ in length: {len(gapped_a)} and {len(gapped_b)}")
-    partners: list[int] = []
-    position_b = 0
-    for symbol_a, symbol_b in zip(gapped_a, gapped_b, strict=True):
-        if symbol_a not in GAPS:
-            partners.append(position_b if symbol_b not in GAPS else -1)
-        position_b += symbol_b not in GAPS
+    in_a, in_b = (~np.isin(np.frombuffer(row.encode(), np.uint8), _GAP_BYTES)
+                  for row in (gapped_a, gapped_b))
+    partners = np.where(in_b, np.cumsum(in_b) - 1, -1)[in_a].astype(np.int32)
     strip = str.maketrans("", "", GAPS)
     return AlignedColumns(
-        gapped_a.translate(strip), gapped_b.translate(strip), np.array(partners, dtype=np.int32)
+        gapped_a.translate(strip), gapped_b.translate(strip), partners
     )
 
 

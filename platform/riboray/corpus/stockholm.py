@@ -130,5 +130,5 @@ def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
         name=features.get("ID") or accession,
         ids=tuple(record.id for record in alignment),
         rows=tuple(str(record.seq) for record in alignment),
-        ss_cons=alignment.column_annotations.get("secondary_structure"),
+        ss_cons=alignment.column_annotations.get("secondary_structure") or None,
     )

@@ -1,0 +1,187 @@
+"""From a corpus directory to streams and validation batches: what is trained on, what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from riboray.alphabet import encode
+from riboray.batching import plan_batches
+from riboray.corpus.records import hash64
+from riboray.errors import ConfigError, CorpusError
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.masking import mask_batch, sequence_keys
+from riboray.pretraining.streams import (
+    MlmBatch,
+    StreamSpec,
+    find_windows,
+    is_validation,
+    pair_batch,
+)
+from riboray.pretraining.trainer import Validation
+
+__all__ = ["TrainingData", "prepare_data"]
+
+#: Pattern number of validation masks; training uses 0 to ``masking.patterns - 1``.
+_VALIDATION_PATTERN = 1 << 20
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and is measured on.
+
+    Attributes
+    ----------
+    specs : dict of str to StreamSpec
+        Streams by objective.
+    validation : Validation
+        Held-out batches.
+    held_out_families : tuple of str
+        Families whose alignments training never sees.
+    counts : dict of str to int
+        Sequences, pairs and families on either side.
+    """
+
+    specs: dict[str, StreamSpec]
+    validation: Validation
+    held_out_families: tuple[str, ...]
+    counts: dict[str, int]
+
+
+def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> TrainingData:
+    """Split a corpus directory into streams and validation batches.
+
+    Alignments are split by family. A sequence that belongs to a held-out family's pairs is kept
+    out of masked language modelling too, so that nothing of these families is trained on (exact
+    matches; a homologue in another family is not recognised).
+
+    Raises
+    ------
+    ConfigError
+        If a family to hold out does not exist, or nothing is left to train on.
+    """
+    files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in ("sequences", "pairs")}
+    held_out, held_out_hashes, sal_validation, counts = _split_pairs(files["pairs"], config)
+    mlm_validation, mlm_counts = _split_sequences(files["sequences"], held_out_hashes, config)
+    counts |= mlm_counts
+    if not counts["mlm_training_sequences"]:
+        raise ConfigError("validation leaves no sequence to train on; lower validation_share")
+    common = {
+        "streams": streams,
+        "seed": config.seed,
+        "model": config.model,
+        "masking": config.masking,
+        "held_out_hashes": tuple(held_out_hashes.tolist()),
+        "held_out_families": held_out,
+        "validation_share": config.validation_share,
+    }
+    specs: dict[str, StreamSpec] = {}
+    if config.mlm_weight > 0:
+        specs["mlm"] = StreamSpec(
+            objective="mlm",
+            windows=find_windows(files["sequences"]),
+            token_budget=config.tokens_per_batch,
+            **common,  # type: ignore[arg-type]
+        )
+    if config.sal_weight > 0 and counts["sal_training_pairs"]:
+        specs["sal"] = StreamSpec(
+            objective="sal",
+            windows=find_windows(files["pairs"]),
+            token_budget=config.pair_tokens_per_batch,
+            **common,  # type: ignore[arg-type]
+        )
+    if not specs:
+        raise ConfigError("sal_weight alone needs --alignments with two families or more")
+    return TrainingData(specs, Validation(mlm_validation, sal_validation), held_out, counts)
+
+
+def _split_pairs(
+    files: list[Path], config: PretrainConfig
+) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.uint64]], list, dict[str, int]]:
+    empty = np.empty(0, dtype=np.uint64)
+    if not files:
+        names = ("families", "pairs")
+        return (), empty, [], {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
+    table = ds.dataset(files).to_table(columns=["family", "aligned_a", "aligned_b"])
+    families = sorted(pc.unique(table["family"]).to_pylist())
+    held_out = _choose_families(families, config)
+    is_held_out = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
+    kept = table.filter(is_held_out)
+    pairs = list(zip(kept["aligned_a"].to_pylist(), kept["aligned_b"].to_pylist(), strict=True))
+    sequences = {row.replace("-", "") for pair in pairs for row in pair}
+    hashes = np.array(sorted(map(hash64, sequences)), dtype=np.uint64)
+    counts = {
+        "sal_training_families": len(families) - len(held_out),
+        "sal_validation_families": len(held_out),
+        "sal_training_pairs": table.num_rows - kept.num_rows,
+        "sal_validation_pairs": min(len(pairs), config.validation_pairs),
+    }
+    # Files are in hash order, so the first pairs are a random sample of all.
+    pairs = pairs[: config.validation_pairs]
+    lengths = np.array([max(len(a), len(b)) for a, b in pairs], dtype=np.int64)
+    plans = plan_batches(2 * lengths, 4 * config.pair_tokens_per_batch)
+    batches = [pair_batch([pairs[i] for i in rows], config.model) for rows in plans]
+    return tuple(held_out), hashes, batches, counts
+
+
+def _choose_families(families: list[str], config: PretrainConfig) -> list[str]:
+    if config.validation_families:
+        unknown = sorted(set(config.validation_families) - set(families))
+        if unknown:
+            raise ConfigError(
+                f"validation families without a usable pair in the alignments: {', '.join(unknown)}"
+            )
+        held_out = sorted(set(config.validation_families))
+    else:
+        wanted = round(config.validation_family_share * len(families))
+        if config.validation_family_share > 0:
+            wanted = max(wanted, 1)
+        by_hash = sorted(families, key=lambda name: hash64(f"{config.seed}:{name}"))
+        held_out = sorted(by_hash[: min(wanted, len(families) - 1)])
+    if len(held_out) == len(families):
+        raise ConfigError("every family is held out for validation: none is left to train on")
+    return held_out
+
+
+def _split_sequences(
+    files: list[Path],
+    held_out_hashes: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    config: PretrainConfig,
+) -> tuple[list[MlmBatch], dict[str, int]]:
+    if not files:
+        raise CorpusError("corpus", "holds no sequences")
+    dataset = ds.dataset(files)
+    hashes = dataset.to_table(columns=["sha256_64"])["sha256_64"].to_numpy()
+    validation = is_validation(hashes, config.validation_share)
+    excluded = np.isin(hashes, held_out_hashes)
+    counts = {
+        "mlm_training_sequences": int((~validation & ~excluded).sum()),
+        "mlm_excluded_sequences": int((~validation & excluded).sum()),
+    }
+    # Rows are ordered by hash, and which are held out is a function of the hash: the first ones
+    # are a random sample.
+    rows = np.flatnonzero(validation)[: config.validation_sequences]
+    counts["mlm_validation_sequences"] = len(rows)
+    if not len(rows):
+        return [], counts
+    table = dataset.take(pa.array(rows), columns=["id", "sequence", "length"])
+    sequences, keys = table["sequence"].to_pylist(), sequence_keys(table["id"].to_pylist())
+    model = config.model
+    batches = []
+    for chosen in plan_batches(table["length"].to_numpy(), 4 * config.tokens_per_batch):
+        tokens, lengths = encode(
+            [sequences[i] for i in chosen],
+            model.tokens,
+            add_bos=model.add_bos,
+            add_eos=model.add_eos,
+        )
+        masked, labels = mask_batch(
+            tokens, keys[chosen], _VALIDATION_PATTERN, config.seed, model.tokens, config.masking
+        )
+        batches.append(MlmBatch(masked, labels, lengths))
+    return batches, counts

@@ -1,0 +1,250 @@
+"""The training loop of one worker, read from top to bottom. It knows no Ray."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.streams import Cursor, MlmBatch, PairBatch, StreamSpec
+from riboray.pretraining.trainer import StepMetrics, Trainer, Validation, learning_rate_factor
+
+__all__ = ["LocalSession", "OpenStream", "Session", "run"]
+
+Record = dict[str, Any]
+Batches = Iterator[tuple[Cursor, MlmBatch | PairBatch]]
+OpenStream = Callable[[StreamSpec, int, Cursor], Batches]
+
+#: Seconds between two records of training metrics, at least; grows with the run, so that a
+#: week's run has a few thousand records and not millions.
+_RECORD_SECONDS = 1.0
+
+
+class Session(Protocol):
+    """What the loop needs from the world around it."""
+
+    def publish(self, record: Record) -> None:
+        """Show and keep a record of metrics; rank 0 only, must not block."""
+
+    def stop_requested(self) -> bool:
+        """Tell whether the user asked this worker to stop after the current step."""
+
+    def commit(self, record: Record, directory: Path | None) -> None:
+        """Persist a checkpoint (rank 0 gives the directory); called by all ranks together."""
+
+    def restore(self) -> Path | None:
+        """Give the directory of the checkpoint to go on from, if there is one."""
+
+
+@dataclass
+class LocalSession:
+    """A session in this process: keeps records, discards checkpoints unless given a folder."""
+
+    folder: Path | None = None
+    resume_from: Path | None = None
+    records: list[Record] = field(default_factory=list)
+
+    def publish(self, record: Record) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+    def commit(self, record: Record, directory: Path | None) -> None:
+        """Move the checkpoint to ``folder/step-N``."""
+        if self.folder is not None and directory is not None:
+            directory.rename(self.folder / f"step-{record['step']}")
+
+    def restore(self) -> Path | None:
+        """Give ``resume_from``."""
+        return self.resume_from
+
+
+class _Feed:
+    """This worker's streams of one objective, and where each stands."""
+
+    def __init__(
+        self, spec: StreamSpec, trainer: Trainer, open_stream: OpenStream, cursors: list[Cursor]
+    ) -> None:
+        self.spec = spec
+        self.mine = list(range(trainer.rank, spec.streams, trainer.world_size))
+        self.cursors = cursors
+        self._open = open_stream
+        self._iterators: dict[int, Batches] = {}
+
+    def take(self) -> list[MlmBatch | PairBatch]:
+        """Take the next batch of every stream of this worker."""
+        batches = []
+        for stream in self.mine:
+            if stream not in self._iterators:
+                self._iterators[stream] = self._open(self.spec, stream, self.cursors[stream])
+            self.cursors[stream], batch = next(self._iterators[stream])
+            batches.append(batch)
+        return batches
+
+    @property
+    def visits(self) -> int:
+        """Windows this worker's streams have finished."""
+        return sum(self.cursors[stream].visit for stream in self.mine)
+
+    def all_cursors(self, trainer: Trainer) -> list[list[int]]:
+        """Return every stream's cursor, gathered from all workers."""
+        mine = set(self.mine)
+        own = [n for k, c in enumerate(self.cursors) for n in (c if k in mine else (0, 0))]
+        flat = [int(n) for n in trainer.all_sum(own)]
+        return [flat[i : i + 2] for i in range(0, len(flat), 2)]
+
+
+class _Meter:
+    """Averages of training metrics since the last record."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepMetrics] = []
+        self.since = time.monotonic()
+
+    def record(self, now: float) -> Record:
+        """Return the averages and start anew."""
+        seconds = max(now - self.since, 1e-9)
+        values: Record = {
+            "tokens_per_s": sum(s.tokens for s in self.steps) / seconds,
+            "pairs_per_s": sum(s.pairs for s in self.steps) / seconds,
+        }
+        for name in ("mlm_loss", "mlm_accuracy", "sal_loss", "gradient_norm"):
+            numbers = [n for s in self.steps if not math.isnan(n := getattr(s, name))]
+            if numbers:
+                values[name] = sum(numbers) / len(numbers)
+        self.steps, self.since = [], now
+        return values
+
+
+def run(
+    config: PretrainConfig,
+    trainer: Trainer,
+    specs: dict[str, StreamSpec],
+    open_stream: OpenStream,
+    validation: Validation,
+    session: Session,
+) -> Record:
+    """Train until a limit of the configuration is reached, or the session says stop.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The run.
+    trainer : Trainer
+        Model and optimiser; taken up from the session's checkpoint if there is one.
+    specs : dict of str to StreamSpec
+        The objectives there is data for: ``mlm``, ``sal``.
+    open_stream : callable
+        Opens a stream at a cursor, for example `streams.iterate_stream`.
+    validation : Validation
+        Held-out batches.
+    session : Session
+        Progress, checkpoints, stop requests.
+
+    Returns
+    -------
+    dict
+        The last record: step, progress and final measurements.
+    """
+    state: Record = {"step": 0, "elapsed_s": 0.0, "evaluated": -1, "cursors": {}}
+    history: list[Record] = []
+    checkpoint = session.restore()
+    if checkpoint is not None:
+        state, history = trainer.load(checkpoint)
+    feeds = {
+        name: _Feed(spec, trainer, open_stream, _cursors(state["cursors"].get(name), spec))
+        for name, spec in specs.items()
+    }
+    step, base, start = state["step"], state["elapsed_s"], time.monotonic()
+    evaluated, last_checkpoint, last_record = state["evaluated"], base, base
+    meter = _Meter()
+
+    def emit(record: Record) -> None:
+        history.append(record)
+        if trainer.rank == 0:
+            session.publish(record)
+
+    while True:
+        local = (base + time.monotonic() - start, session.stop_requested())
+        shared = trainer.all_sum([*local, *(feed.visits for feed in feeds.values())])
+        elapsed = shared[0] / trainer.world_size
+        stopping = shared[1] > 0
+        epochs = dict(zip(feeds, shared[2:], strict=True))
+        epochs = {name: n / len(specs[name].windows) for name, n in epochs.items()}
+        progress = _progress(config, step, elapsed, next(iter(epochs.values())))
+        now = {"step": step, "progress": progress, "elapsed_s": round(elapsed, 3), **_named(epochs)}
+        finished = progress >= 1
+        due = int(progress * (config.evaluations + 1))
+        measured: Record | None = None
+        if due > evaluated or finished:
+            measured = {"kind": "validation", **now, **trainer.evaluate(validation)}
+            emit(measured)
+            evaluated = due
+            meter.since = time.monotonic()
+        late = elapsed - last_checkpoint > 60 * config.checkpoint_minutes
+        if (measured is not None and step > 0) or late or stopping:
+            cursors = {name: feed.all_cursors(trainer) for name, feed in feeds.items()}
+            resume = {"step": step, "elapsed_s": elapsed, "evaluated": evaluated}
+            record = {"kind": "checkpoint", **now}
+            _commit(trainer, session, {**resume, "cursors": cursors}, history, record)
+            last_checkpoint = elapsed
+        if finished or stopping:
+            return {**now, **(measured or {}), "finished": finished}
+        sal_on = "sal" in feeds and progress >= config.sal_start and config.sal_weight > 0
+        metrics = trainer.step(
+            cast(list[MlmBatch], feeds["mlm"].take() if "mlm" in feeds else []),
+            cast(list[PairBatch], feeds["sal"].take() if sal_on else []),
+            rate_factor=learning_rate_factor(progress, config.warmup),
+            sal_weight=config.sal_weight,
+        )
+        step += 1
+        meter.steps.append(metrics)
+        if elapsed - last_record >= max(_RECORD_SECONDS, elapsed / 2000):
+            rate = config.learning_rate * learning_rate_factor(progress, config.warmup)
+            train = {"kind": "train", **now, "step": step, "learning_rate": rate}
+            emit({**train, **meter.record(time.monotonic())})
+            last_record = elapsed
+
+
+def _named(epochs: dict[str, float]) -> Record:
+    return {f"{name}_epochs": round(value, 4) for name, value in epochs.items()}
+
+
+def _cursors(stored: list[list[int]] | None, spec: StreamSpec) -> list[Cursor]:
+    if stored is None:
+        return [Cursor()] * spec.streams
+    return [Cursor(*pair) for pair in stored]
+
+
+def _progress(config: PretrainConfig, step: int, elapsed: float, epochs: float) -> float:
+    """Share of the run that is done, by whichever limit is nearest."""
+    shares = [0.0]
+    if config.max_steps is not None:
+        shares.append(step / config.max_steps)
+    if config.max_minutes is not None:
+        shares.append(elapsed / (60 * config.max_minutes))
+    if config.max_epochs is not None:
+        shares.append(epochs / config.max_epochs)
+    return min(max(shares), 1.0)
+
+
+def _commit(
+    trainer: Trainer, session: Session, state: Record, history: list[Record], record: Record
+) -> None:
+    """Write a checkpoint on rank 0 and hand it over; the other ranks take part with nothing."""
+    if trainer.rank != 0:
+        session.commit(record, None)
+        return
+    with tempfile.TemporaryDirectory(prefix="riboray-") as folder:
+        directory = Path(folder) / "checkpoint"
+        directory.mkdir()
+        trainer.save(directory, state, history)
+        session.commit(record, directory)

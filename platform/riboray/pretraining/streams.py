@@ -1,0 +1,217 @@
+"""Endless, reproducible streams of training batches out of a corpus.
+
+A corpus is a set of *windows* (Parquet row groups). Epoch e visits them in an order drawn from
+(seed, e); visit number ``g = e * windows + position`` goes to stream ``g mod streams``. A global
+step takes one batch from each stream, and a worker serves the streams ``k`` with
+``k mod workers == rank``. So what a step trains on depends on the seed and the number of streams,
+never on the number of workers, and a stream never runs dry: all ranks take equal steps.
+
+A *cursor* (visit, batch) per stream says where to go on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from riboray.alignment import aligned_columns
+from riboray.alphabet import encode
+from riboray.batching import plan_batches
+from riboray.model.config import RnaBertConfig
+from riboray.pretraining.masking import MaskingRule, mask_batch, sequence_keys
+
+__all__ = [
+    "Cursor",
+    "MlmBatch",
+    "PairBatch",
+    "StreamSpec",
+    "Window",
+    "find_windows",
+    "iterate_stream",
+    "pair_batch",
+    "read_visit",
+]
+
+#: Nucleotides of length noise when sorting; small against the lengths, so padding stays rare.
+_JITTER = 8.0
+
+
+@dataclass(frozen=True)
+class MlmBatch:
+    """A masked batch.
+
+    Attributes
+    ----------
+    input_ids, labels : ndarray, shape=(n, width), dtype=uint8
+        What the model sees, and the targets (`masking.IGNORE` elsewhere).
+    lengths : ndarray, shape=(n,), dtype=int32
+        Tokens per row.
+    """
+
+    input_ids: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    lengths: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A batch of reference alignments.
+
+    Attributes
+    ----------
+    input_ids : ndarray, shape=(2 * n, width), dtype=uint8
+        First the n sequences a, then the n sequences b.
+    lengths : ndarray, shape=(2 * n,), dtype=int32
+        Tokens per row.
+    reference : ndarray, shape=(n, width_a), dtype=int32
+        Partners of the reference alignments, in nucleotides (``<cls>`` not counted).
+    """
+
+    input_ids: NDArray[np.uint8]
+    lengths: NDArray[np.int32]
+    reference: NDArray[np.int32]
+
+
+class Window(NamedTuple):
+    """One row group of one Parquet file."""
+
+    path: str
+    row_group: int
+    rows: int
+
+
+class Cursor(NamedTuple):
+    """Where a stream stands: next visit of this stream, and batches already taken of it."""
+
+    visit: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """All that decides what a stream holds."""
+
+    objective: Literal["mlm", "sal"]
+    windows: tuple[Window, ...]
+    streams: int
+    """Streams in all; one global step takes a batch from each."""
+    seed: int
+    token_budget: int
+    model: RnaBertConfig
+    masking: MaskingRule
+    held_out_hashes: tuple[int, ...] = ()
+    """Sequences (by `sha256_64`) that training must not see."""
+    held_out_families: tuple[str, ...] = ()
+    """Families whose alignments training must not see."""
+    validation_share: float = 0.0
+    """Share of sequences, by hash, kept for validation."""
+
+
+def find_windows(files: list[Path]) -> tuple[Window, ...]:
+    """List the row groups of Parquet files, in order."""
+    return tuple(
+        Window(str(path), group, metadata.row_group(group).num_rows)
+        for path in files
+        for metadata in [pq.read_metadata(path)]
+        for group in range(metadata.num_row_groups)
+    )
+
+
+def visit_window(spec: StreamSpec, visit: int) -> tuple[int, Window]:
+    """Return epoch and window of a global visit number."""
+    epoch, position = divmod(visit, len(spec.windows))
+    order = np.random.default_rng([spec.seed, 1, epoch]).permutation(len(spec.windows))
+    return epoch, spec.windows[int(order[position])]
+
+
+def read_visit(spec: StreamSpec, visit: int) -> list[MlmBatch] | list[PairBatch]:
+    """Read, filter, batch and encode one window; the result depends on the arguments alone."""
+    epoch, window = visit_window(spec, visit)
+    table = pq.ParquetFile(window.path).read_row_group(window.row_group)
+    generator = np.random.default_rng([spec.seed, 2, visit])
+    if spec.objective == "mlm":
+        return _mlm_batches(spec, epoch, table, generator)
+    return _pair_batches(spec, table, generator)
+
+
+def is_validation(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Tell which sequences are kept for validation, from their hash alone."""
+    return (hashes % np.uint64(1_000_000)) < np.uint64(round(share * 1_000_000))
+
+
+def _mlm_batches(
+    spec: StreamSpec, epoch: int, table: pa.Table, generator: np.random.Generator
+) -> list[MlmBatch]:
+    hashes = table["sha256_64"].to_numpy()
+    keep = ~is_validation(hashes, spec.validation_share)
+    if spec.held_out_hashes:
+        keep &= ~np.isin(hashes, np.array(spec.held_out_hashes, dtype=np.uint64))
+    table = table.filter(pa.array(keep))
+    sequences, ids = table["sequence"].to_pylist(), table["id"].to_pylist()
+    keys = sequence_keys(ids)
+    lengths = table["length"].to_numpy()
+    model, rule = spec.model, spec.masking
+    batches = []
+    for rows in plan_batches(lengths, spec.token_budget, jitter=_JITTER, generator=generator):
+        tokens, sizes = encode(
+            [sequences[row] for row in rows],
+            model.tokens,
+            add_bos=model.add_bos,
+            add_eos=model.add_eos,
+        )
+        pattern = epoch % rule.patterns
+        masked, labels = mask_batch(tokens, keys[rows], pattern, spec.seed, model.tokens, rule)
+        batches.append(MlmBatch(masked, labels, sizes))
+    return batches
+
+
+def _pair_batches(
+    spec: StreamSpec, table: pa.Table, generator: np.random.Generator
+) -> list[PairBatch]:
+    if spec.held_out_families:
+        held_out = pa.array(spec.held_out_families, pa.string())
+        table = table.filter(pc.invert(pc.is_in(table["family"], value_set=held_out)))
+    lengths = np.maximum(table["length_a"].to_numpy(), table["length_b"].to_numpy())
+    pairs = list(
+        zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True)
+    )
+    plans = plan_batches(2 * lengths, spec.token_budget, jitter=_JITTER, generator=generator)
+    return [pair_batch([pairs[row] for row in rows], spec.model) for rows in plans]
+
+
+def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
+    """Encode reference alignments, given as pairs of gapped strings."""
+    columns = [aligned_columns(a, b) for a, b in pairs]
+    sequences = [c.sequence_a for c in columns] + [c.sequence_b for c in columns]
+    tokens, lengths = encode(
+        sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos
+    )
+    reference = np.full((len(columns), max(len(c.partners) for c in columns)), -1, dtype=np.int32)
+    for row, column in zip(reference, columns, strict=True):
+        row[: len(column.partners)] = column.partners
+    return PairBatch(tokens, lengths, reference)
+
+
+def iterate_stream(
+    spec: StreamSpec, stream: int, cursor: Cursor = Cursor()
+) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
+    """Yield a stream's batches from a cursor on, each with the cursor that follows it.
+
+    The same without Ray: what `pipeline` distributes, in one process.
+    """
+    skip = cursor.batch
+    for visit in itertools.count(cursor.visit):
+        batches = read_visit(spec, visit * spec.streams + stream)
+        for number in range(skip, len(batches)):
+            last = number + 1 == len(batches)
+            yield Cursor(visit + last, 0 if last else number + 1), batches[number]
+        skip = 0
