@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from riboray.corpus.fasta import FastaRecord, read_fasta
-from riboray.corpus.ingest import IngestConfig, ingest
-from riboray.corpus.stockholm import FamilyAlignment, read_stockholm
+from typing import TYPE_CHECKING
+
+from riboray._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from riboray.corpus.fasta import FastaRecord, read_fasta
+    from riboray.corpus.ingest import IngestConfig, ingest
+    from riboray.corpus.stockholm import FamilyAlignment, read_stockholm
 
 __all__ = [
     "FamilyAlignment",
@@ -14,3 +19,15 @@ __all__ = [
     "read_fasta",
     "read_stockholm",
 ]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "FamilyAlignment": "stockholm",
+        "FastaRecord": "fasta",
+        "IngestConfig": "ingest",
+        "ingest": "ingest",
+        "read_fasta": "fasta",
+        "read_stockholm": "stockholm",
+    },
+)

@@ -179,9 +179,7 @@ class _Corpus:
                 self.counts["rows_kept"] += 1
         if len(usable) < 2:
             reason = f"{len(usable)} usable sequence{'s'[: len(usable) != 1]}; a pair needs two"
-            self.reject(
-                "families", "rejected", (file, family.number, family.accession), reason
-            )
+            self.reject("families", "rejected", (file, family.number, family.accession), reason)
             return
         self.counts["families_kept"] += 1
         self.pairs.extend(_draw_pairs(family.accession, usable, self.config))
@@ -231,9 +229,7 @@ def _pair_row(family: str, first: tuple[str, str], second: tuple[str, str]) -> d
     }
 
 
-def ingest(
-    config: IngestConfig, *, report: Callable[[str], None] = lambda _: None
-) -> Manifest:
+def ingest(config: IngestConfig, *, report: Callable[[str], None] = lambda _: None) -> Manifest:
     """Make a corpus directory, or recognise the one that is there.
 
     Parameters

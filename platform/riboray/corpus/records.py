@@ -103,9 +103,7 @@ def why_rejected(sequence: str, min_length: int, max_length: int) -> str | None:
         sequence.encode().translate(None, _NUCLEOTIDE_BYTES) if sequence.isascii() else b"\xff"
     )
     if strange:
-        position = next(
-            i for i, c in enumerate(sequence) if c not in IUPAC_NUCLEOTIDES
-        )
+        position = next(i for i, c in enumerate(sequence) if c not in IUPAC_NUCLEOTIDES)
         return f"character {sequence[position]!r} at position {position + 1} is no nucleotide"
     if len(sequence) < min_length:
         return f"{len(sequence)} nt, shorter than {min_length}"

@@ -118,11 +118,11 @@ def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
     except (ValueError, AssertionError, KeyError, IndexError) as error:
         reason = f"cannot be parsed ({error or 'malformed line'})"
         raise StockholmError(path, reason, number) from error
-    features = dict(
-        (line[5:7], line[7:].strip())
+    features = {
+        line[5:7]: line[7:].strip()
         for line in block.splitlines()
         if line.startswith(("#=GF AC ", "#=GF ID "))
-    )
+    }
     accession = features.get("AC") or features.get("ID") or f"alignment-{number}"
     return FamilyAlignment(
         number=number,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,21 @@ import torch
 from torch import Tensor
 
 from riboray import __version__
-from riboray.alphabet import MULTIMOLECULE, VOCABULARIES, Vocabulary
+from riboray.alphabet import IUPAC_NUCLEOTIDES, VOCABULARIES, Vocabulary, get_vocabulary
 from riboray.errors import CheckpointError, ConfigError, VocabularyError
 from riboray.manifest import atomic_directory, sha256_file, write_json
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 
-__all__ = ["SCHEMA_VERSION", "LoadedCheckpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "LoadedCheckpoint",
+    "convert_vocabulary",
+    "describe",
+    "load_checkpoint",
+    "save_checkpoint",
+    "write_checkpoint_files",
+]
 
 SCHEMA_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -87,6 +95,19 @@ class LoadedCheckpoint:
     sha256: str
 
 
+def describe(loaded: LoadedCheckpoint) -> dict[str, Any]:
+    """Return a checkpoint's origin, size and conventions, for people and for ``/v1/info``."""
+    config = loaded.model.config
+    return {
+        "path": str(loaded.path),
+        "format": loaded.format,
+        "sha256": loaded.sha256,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        **asdict(config),
+        "max_sequence_length": config.max_sequence_length,
+    }
+
+
 def load_checkpoint(path: str | Path, *, vocabulary: str | None = None) -> LoadedCheckpoint:
     """Read a checkpoint of any known format.
 
@@ -130,7 +151,9 @@ def _load_published(path: Path, vocabulary: str | None) -> LoadedCheckpoint:
     state = {key: tensor for key, tensor in state.items() if not key.startswith(_UNUSED_PREFIXES)}
     words = state.get("model.embeddings.word_embeddings.weight")
     if words is None:
-        raise CheckpointError(path, "no RNABERT weights", ("bert.embeddings.word_embeddings.weight",))
+        raise CheckpointError(
+            path, "no RNABERT weights", ("bert.embeddings.word_embeddings.weight",)
+        )
     known = [v for v in VOCABULARIES.values() if len(v) == words.shape[0]]
     if not known or vocabulary not in (None, known[0].name):
         found = known[0].name if known else f"of {words.shape[0]} tokens"
@@ -225,12 +248,13 @@ def _read_vocabulary(path: Path, values: dict[str, Any], required: str | None) -
             path, "no vocab.txt; save the tokenizer beside the model, or name the vocabulary"
         )
     else:
-        found = VOCABULARIES.get(required, MULTIMOLECULE)
+        found = get_vocabulary(required)
     if required not in (None, found.name):
         raise VocabularyError(path, f"vocabulary {found.name!r}, expected {required!r}")
     if values.get("vocab_size") != len(found):
         raise VocabularyError(
-            path, f"config.json says {values.get('vocab_size')} tokens, {found.name!r} has {len(found)}"
+            path,
+            f"config.json says {values.get('vocab_size')} tokens, {found.name!r} has {len(found)}",
         )
     return found
 
@@ -298,8 +322,6 @@ def convert_vocabulary(model: RnaBertForPreTraining, target: Vocabulary) -> RnaB
     nucleotides it stands for, every other new token zeros; the language-model head never
     predicts a new token (bias -1e4).
     """
-    from riboray.alphabet import IUPAC_NUCLEOTIDES
-
     source = model.config.tokens
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
 

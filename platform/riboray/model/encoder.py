@@ -30,7 +30,9 @@ class RnaBertEmbeddings(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed token ids, shape (B, L), to shape (B, L, H)."""
         positions = self.position_embeddings.weight[: input_ids.shape[1]]
-        embedded = self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
+        embedded = (
+            self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
+        )
         normalised: Tensor = self.layer_norm(embedded)
         return normalised
 

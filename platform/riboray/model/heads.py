@@ -59,7 +59,9 @@ class RnaBertForPreTraining(nn.Module):
         self.config = config
         self.model = RnaBertModel(config)
         self.lm_head = PredictionHead(config, len(config.tokens)) if "lm" in config.heads else None
-        self.ss_head = PredictionHead(config, config.ss_vocab_size) if "ss" in config.heads else None
+        self.ss_head = (
+            PredictionHead(config, config.ss_vocab_size) if "ss" in config.heads else None
+        )
         self.apply(self._initialise)
         if self.lm_head is not None and config.tie_word_embeddings:
             self.lm_head.decoder.weight = self.model.embeddings.word_embeddings.weight

@@ -1,0 +1,1 @@
+"""Pre-training RNABERT: masking, streams of batches, losses, the loop, and its driver on Ray."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from riboray.alphabet import encode
 from riboray.batching import plan_batches
@@ -18,6 +19,7 @@ from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.masking import mask_batch, sequence_keys
 from riboray.pretraining.streams import (
     MlmBatch,
+    PairBatch,
     StreamSpec,
     find_windows,
     is_validation,
@@ -26,6 +28,8 @@ from riboray.pretraining.streams import (
 from riboray.pretraining.trainer import Validation
 
 __all__ = ["TrainingData", "prepare_data"]
+
+Hashes = NDArray[np.uint64]
 
 #: Pattern number of validation masks; training uses 0 to ``masking.patterns - 1``.
 _VALIDATION_PATTERN = 1 << 20
@@ -102,7 +106,7 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
 
 def _split_pairs(
     files: list[Path], config: PretrainConfig
-) -> tuple[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.uint64]], list, dict[str, int]]:
+) -> tuple[tuple[str, ...], Hashes, list[PairBatch], dict[str, int]]:
     empty = np.empty(0, dtype=np.uint64)
     if not files:
         names = ("families", "pairs")
@@ -150,7 +154,7 @@ def _choose_families(families: list[str], config: PretrainConfig) -> list[str]:
 
 def _split_sequences(
     files: list[Path],
-    held_out_hashes: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    held_out_hashes: Hashes,
     config: PretrainConfig,
 ) -> tuple[list[MlmBatch], dict[str, int]]:
     if not files:

@@ -181,9 +181,7 @@ def _pair_batches(
         held_out = pa.array(spec.held_out_families, pa.string())
         table = table.filter(pc.invert(pc.is_in(table["family"], value_set=held_out)))
     lengths = np.maximum(table["length_a"].to_numpy(), table["length_b"].to_numpy())
-    pairs = list(
-        zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True)
-    )
+    pairs = list(zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True))
     plans = plan_batches(2 * lengths, spec.token_budget, jitter=_JITTER, generator=generator)
     return [pair_batch([pairs[row] for row in rows], spec.model) for rows in plans]
 
@@ -192,9 +190,7 @@ def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
     """Encode reference alignments, given as pairs of gapped strings."""
     columns = [aligned_columns(a, b) for a, b in pairs]
     sequences = [c.sequence_a for c in columns] + [c.sequence_b for c in columns]
-    tokens, lengths = encode(
-        sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos
-    )
+    tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
     reference = np.full((len(columns), max(len(c.partners) for c in columns)), -1, dtype=np.int32)
     for row, column in zip(reference, columns, strict=True):
         row[: len(column.partners)] = column.partners
@@ -202,16 +198,15 @@ def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
 
 
 def iterate_stream(
-    spec: StreamSpec, stream: int, cursor: Cursor = Cursor()
+    spec: StreamSpec, stream: int, cursor: Cursor = Cursor(0, 0)
 ) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
-    """Yield a stream's batches from a cursor on, each with the cursor that follows it.
+    """Yield a stream's batches from a cursor on, each with the cursor to go on from after it.
 
-    The same without Ray: what `pipeline` distributes, in one process.
+    This is the stream itself; `pipeline.open_stream` yields the same through Ray Data.
     """
     skip = cursor.batch
     for visit in itertools.count(cursor.visit):
         batches = read_visit(spec, visit * spec.streams + stream)
         for number in range(skip, len(batches)):
-            last = number + 1 == len(batches)
-            yield Cursor(visit + last, 0 if last else number + 1), batches[number]
+            yield Cursor(visit, number + 1), batches[number]
         skip = 0

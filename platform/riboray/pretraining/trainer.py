@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
@@ -192,7 +194,7 @@ class Trainer:
             )
             (losses.sum() * (sal_weight / max(pairs, 1))).backward()  # type: ignore[no-untyped-call]
             sums["sal"] += float(losses.detach().sum())
-        tokens = sum(int(batch.lengths.sum()) for batch in (*mlm, *sal))
+        tokens = sum(int(lengths.sum()) for lengths in _lengths(mlm, sal))
         reduced = self._reduce_gradients([*sums.values(), tokens])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
         for group in self.optimizer.param_groups:
@@ -218,7 +220,7 @@ class Trainer:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        parts = flat.split([p.numel() for p in self.parameters])
+        parts = torch.split(flat, [p.numel() for p in self.parameters])
         for parameter, part in zip(self.parameters, parts, strict=True):
             # A head that no worker used keeps its None: the optimiser then leaves it alone.
             if parameter.grad is not None:
@@ -252,9 +254,7 @@ class Trainer:
             best = align_batch(
                 similarity.cpu().numpy(), lengths_a, lengths_b, self.config.gaps
             ).partners
-            losses = sal_loss(
-                similarity, lengths_a, lengths_b, pairs.reference, self.config.gaps
-            )
+            losses = sal_loss(similarity, lengths_a, lengths_b, pairs.reference, self.config.gaps)
             for index, count in enumerate(count_aligned(best, pairs.reference), start=3):
                 sums[index] += count
             sums[6] += float(losses.sum())
@@ -321,3 +321,7 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         return state, [json.loads(line) for line in lines]
 
+
+def _lengths(mlm: Sequence[MlmBatch], sal: Sequence[PairBatch]) -> Iterator[NDArray[np.int32]]:
+    yield from (batch.lengths for batch in mlm)
+    yield from (batch.lengths for batch in sal)

@@ -1,0 +1,144 @@
+"""``riboray VERB``: one table of verbs, from which commands, jobs and help are made.
+
+A verb is a config dataclass and a function that takes it. Flags (``--max-minutes``), the YAML file
+(``--config``) and the help text all come from the dataclass, through jsonargparse.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from riboray import __version__
+from riboray.errors import ConfigError, RiborayError
+
+__all__ = ["VERBS", "Verb", "main", "run_verb"]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A thing a user does: where its config and function live, and one line about it."""
+
+    config: str
+    function: str
+    help: str
+
+    def load(self) -> tuple[type[Any], Any]:
+        """Import the config class and the function."""
+        return _import(self.config), _import(self.function)
+
+
+VERBS: dict[str, Verb] = {
+    "ingest": Verb(
+        "riboray.corpus.ingest:IngestConfig",
+        "riboray.corpus.driver:ingest_corpus",
+        "turn FASTA and Stockholm files into a corpus",
+    ),
+    "pretrain": Verb(
+        "riboray.pretraining.config:PretrainConfig",
+        "riboray.pretraining.driver:pretrain",
+        "pre-train RNABERT on a corpus and seed alignments",
+    ),
+    "convert": Verb(
+        "riboray.model.convert:ConvertConfig",
+        "riboray.model.convert:convert",
+        "read any RNABERT checkpoint and write it as a directory that MultiMolecule opens",
+    ),
+    "serve": Verb(
+        "riboray.serving.config:ServeConfig",
+        "riboray.serving.driver:serve",
+        "answer over HTTP for a checkpoint",
+    ),
+    "info": Verb(
+        "riboray.info:InfoConfig",
+        "riboray.info:info",
+        "print versions, devices and settings, for bug reports",
+    ),
+}
+
+
+def _import(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 2 for bad input or configuration, 1 for a failure of ours, 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if given else 2
+    if given[0] == "--version":
+        print(f"riboray {__version__}")
+        return 0
+    if given[0] not in VERBS:
+        print(f"riboray: unknown verb {given[0]!r}; see riboray --help", file=sys.stderr)
+        return 2
+    return run_verb(given[0], given[1:])
+
+
+def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; what ``jobs/NAME.py`` calls.
+
+    Parameters
+    ----------
+    name : str
+        A key of `VERBS`.
+    arguments : sequence of str, optional
+        ``sys.argv[1:]`` by default.
+
+    Returns
+    -------
+    int
+        Exit code, as `main`.
+    """
+    verb = VERBS[name]
+    from riboray.options import parse_config
+
+    try:
+        config_class, function = verb.load()
+        config = parse_config(name, config_class, sys.argv[1:] if arguments is None else arguments)
+        result = function(config)
+    except RiborayError as error:
+        print(f"riboray {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"riboray {name}: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"riboray {name}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    if result is not None:
+        print(json.dumps(result, indent=2, default=str))
+    return 0
+
+
+def _overview() -> str:
+    lines = [
+        f"riboray {__version__}: an RNA language-model platform on Ray",
+        "",
+        "usage: riboray VERB [options]      riboray VERB --help      riboray --version",
+        "",
+        *(f"  {name:<10}{verb.help}" for name, verb in VERBS.items()),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""From a config dataclass to flags, YAML and help, through jsonargparse.
+
+What is added to it here: flags are spelt with dashes, list flags take several values, and a
+mistake is one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+from riboray.errors import ConfigError
+
+__all__ = ["parse_config"]
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+T = TypeVar("T")
+
+
+class _Parser(ArgumentParser):
+    """A parser whose flags have dashes and whose errors are one line."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an argument; ``--max_minutes`` becomes ``--max-minutes``."""
+        if args and isinstance(args[0], str) and args[0].startswith("--"):
+            args = (args[0].replace("_", "-"), *args[1:])
+        return super().add_argument(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing usage and exiting."""
+        raise ConfigError(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    """Shorten jsonargparse's report of a value of the wrong type."""
+    key = re.search(r'key "([^"]+)"', message)
+    value = re.search(r"(?:Given value|Got value): *(.*)", message)
+    if key and value:
+        expected = re.findall(r"Expected an? ([^\n.]*)|Subtypes: \[(.*)\]", message)
+        wanted = [re.sub(r"<class '(\w+)'>", r"\1", a or b) for a, b in expected]
+        types = wanted[0].replace("NoneType", "nothing").replace(", ", " or ") if wanted else "?"
+        return f"{key[1].replace('_', '-')}: expected {types}, not {value[1].strip()!r}"
+    return " ".join(message.split())
+
+
+def parse_config(verb: str, config_class: type[T], arguments: Sequence[str]) -> T:
+    """Make a config from command-line arguments and the YAML files they name.
+
+    Parameters
+    ----------
+    verb : str
+        Name of the verb, for the help text.
+    config_class : type
+        A config dataclass with a docstring under each field.
+    arguments : sequence of str
+        Flags; ``--config FILE`` reads YAML, later flags override it, ``--help`` prints help and
+        exits.
+
+    Returns
+    -------
+    object
+        An instance of ``config_class``.
+
+    Raises
+    ------
+    ConfigError
+        On an unknown option or a value that does not fit.
+    """
+    parser = _make_parser(verb, config_class)
+    values = parser.parse_args(_join_lists(config_class, list(arguments)))
+    values.pop("config", None)
+    return config_class(**vars(parser.instantiate(values)))
+
+
+def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
+    description = " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
+    parser = _Parser(prog=f"riboray {verb}", description=description)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    parser.add_class_arguments(config_class)
+    return parser
+
+
+def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
+    """Turn ``--corpus a b --corpus c`` into ``--corpus ["a", "b", "c"]``."""
+    hints = get_type_hints(config_class)
+    lists = {
+        "--" + field.name.replace("_", "-")
+        for field in dataclasses.fields(config_class)
+        if hints[field.name] == list[str]
+    }
+    joined: list[str] = []
+    values: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            current = values.setdefault(flag, []) if flag in lists else None
+            if current is None:
+                joined.append(argument)
+            elif equals:
+                current.append(value)
+        elif current is not None:
+            current.append(argument)
+        else:
+            joined.append(argument)
+    for flag, items in values.items():
+        whole = len(items) == 1 and items[0].startswith("[")
+        joined += [flag, items[0] if whole else json.dumps(items)]
+    return joined
+
+
+def frozen_options(config_class: type[Any]) -> list[str]:
+    """List every flag of a config class, sorted; a test freezes it."""
+    parser = _make_parser("", config_class)
+    return sorted(
+        flag
+        for action in parser._actions
+        for flag in action.option_strings
+        if flag.startswith("--") and not flag.endswith("+")
+    )

@@ -1,0 +1,126 @@
+"""Connecting to Ray: a cluster that is there, or a Ray of our own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported: a library must not phone home unasked, and Ray Train's
+# workers report faster than every two seconds.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+import riboray
+from riboray.errors import ConfigError
+
+__all__ = ["connect", "first_line"]
+
+#: CPUs that a Ray of our own offers beyond those that workers hold, so that the light tasks that
+#: feed them always find a place.
+_SPARE_CPUS = 2
+_OBJECT_STORE_BYTES = 512 << 20
+
+
+@contextmanager
+def connect(address: str | None, *, cpus: float, gpus: int = 0) -> Iterator[dict[str, float]]:
+    """Connect to Ray for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    address : str or None
+        Address of a cluster, ``auto``, or ``local``. None: ``RAY_ADDRESS`` if it is set (it is
+        inside ``ray job submit``), else a Ray of our own.
+    cpus, gpus : float, int
+        What the work holds for itself at least. A cluster that autoscales may have less now.
+
+    Yields
+    ------
+    dict
+        Resources the cluster has now.
+
+    Raises
+    ------
+    ConfigError
+        If there is no Ray at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address == "local":
+        # Ray makes itself a token for the loopback ports of a local cluster, and says so at length.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        available = max(os.cpu_count() or 1, int(cpus)) + _SPARE_CPUS
+        ray.init(
+            address="local",
+            num_cpus=available,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            runtime_env={"env_vars": _worker_environment() | _source_path()},
+            **quiet,
+        )
+        _protect_token()
+    else:
+        try:
+            ray.init(address=address, runtime_env=_shipped_code(), **quiet)
+        except ConnectionError as error:
+            raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}") from error
+    for name in ("ray.data", "ray.train", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def _worker_environment() -> dict[str, str]:
+    # One thread a process: pools of several libraries on few cores fight each other.
+    return {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def _source_tree() -> Path | None:
+    """Return the package's folder if riboray runs from a source tree, else None."""
+    package = Path(riboray.__file__).resolve().parent
+    installed = any(part in ("site-packages", "dist-packages") for part in package.parts)
+    return None if installed else package
+
+
+def _source_path() -> dict[str, str]:
+    """Let workers on this machine import what the driver imports."""
+    package = _source_tree()
+    if package is None:
+        return {}
+    paths = [str(package.parent), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def _shipped_code() -> dict[str, Any]:
+    """Send riboray along if it runs from a source tree, which a cluster's nodes may lack."""
+    package = _source_tree()
+    environment: dict[str, Any] = {"env_vars": _worker_environment()}
+    if package is not None:
+        environment["py_modules"] = [str(package)]
+    return environment
+
+
+def _protect_token() -> None:
+    """Make Ray's token readable by its owner only; Ray writes it for everyone."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the line of a (remote) error that says what happened."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"

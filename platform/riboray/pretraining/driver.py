@@ -1,0 +1,398 @@
+"""The verb `pretrain`: from files to a trained checkpoint in a run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from riboray import __version__
+from riboray.console import Progress, say
+from riboray.corpus import IngestConfig, ingest
+from riboray.corpus.driver import say_counts
+from riboray.corpus.ingest import CORPUS_KIND
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
+from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
+from riboray.manifest import atomic_path, read_manifest, write_json
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.data import TrainingData, prepare_data
+from riboray.pretraining.report import (
+    draw_training_curve,
+    figures_line,
+    read_records,
+    summarise,
+    validation_line,
+)
+
+__all__ = ["Interrupted", "pretrain"]
+
+Record = dict[str, Any]
+
+#: What the bundled sample runs with where nothing else is asked for.
+_SAMPLE_MINUTES = 1.75
+_SAMPLE_PAIRS = 120
+_DEFAULT_EPOCHS = 10.0
+
+
+class Interrupted(RiborayError):
+    """The user stopped the run; what is needed to go on is on disk."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class _RunDirectory:
+    """A run's place on disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "resolved_config.yaml"
+
+    @property
+    def marker(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+
+def pretrain(config: PretrainConfig) -> Record:
+    """Pre-train RNABERT and leave a run directory.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The run; without inputs, the bundled sample.
+
+    Returns
+    -------
+    dict
+        The summary, also written as ``summary.json``.
+
+    Raises
+    ------
+    InputError, ConfigError, OutputError
+        If inputs, options or run directory cannot be used; nothing half-written is left.
+    Interrupted
+        After Ctrl-C or SIGTERM, once a checkpoint is safe.
+
+    Notes
+    -----
+    The run directory holds ``resolved_config.yaml``, ``corpus/``, ``train/`` (Ray Train's
+    checkpoints for resuming), ``checkpoint/`` (the trained model), ``metrics.jsonl``,
+    ``training_curve.png`` and ``summary.json``.
+    """
+    config = _resolve(config)
+    assert config.run_name is not None
+    run = _RunDirectory(Path(config.storage).resolve() / config.run_name)
+    existing = run.path.exists()
+    config = _adopt_streams(config, run)
+    _check_ownership(config, run)
+    if (done := _finished(config, run)) is not None:
+        say(f"run {config.run_name} is complete already; {run.checkpoint}")
+        return done
+    _check_inputs(config)
+    say(f"riboray {__version__}  pretrain  {run.path}")
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(run):
+            corpus = _corpus_of(config, run)
+            data = prepare_data(corpus, config, config.batches_per_step or config.num_workers)
+            write_json(run.marker, {"fingerprint": config.fingerprint(), "version": __version__})
+            with atomic_path(run.config) as temporary:
+                temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+            return _train(config, run, data)
+    except (RiborayError, KeyboardInterrupt):
+        if not existing and not run.marker.exists():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def _resolve(config: PretrainConfig) -> PretrainConfig:
+    """Fill in defaults that depend on other options."""
+    changes: dict[str, Any] = {}
+    if not config.corpus and not config.alignments:
+        changes |= {"corpus": [SAMPLE_CORPUS], "alignments": [SAMPLE_ALIGNMENTS]}
+        if not config.validation_families:
+            changes["validation_families"] = list(SAMPLE_HELD_OUT)
+            changes["validation_pairs"] = min(config.validation_pairs, _SAMPLE_PAIRS)
+    if config.max_steps is config.max_epochs is config.max_minutes is None:
+        if "corpus" in changes:
+            changes["max_minutes"] = _SAMPLE_MINUTES
+        else:
+            changes["max_epochs"] = _DEFAULT_EPOCHS
+    if config.run_name is None:
+        changes["run_name"] = datetime.now(UTC).strftime("pretrain-%Y%m%d-%H%M%S")
+    return replace(config, **changes)
+
+
+def _adopt_streams(config: PretrainConfig, run: _RunDirectory) -> PretrainConfig:
+    """Fix the batches of a step: as the run began with, else one for each worker."""
+    if config.batches_per_step is None:
+        streams = config.num_workers
+        if run.config.is_file():
+            stored = yaml.safe_load(run.config.read_text("utf-8"))
+            streams = int(stored.get("batches_per_step") or streams)
+        config = replace(config, batches_per_step=streams)
+    assert config.batches_per_step is not None
+    if config.batches_per_step < config.num_workers:
+        raise ConfigError(
+            f"batches_per_step={config.batches_per_step} leaves some of "
+            f"{config.num_workers} workers without work; lower num_workers"
+        )
+    return config
+
+
+def _check_ownership(config: PretrainConfig, run: _RunDirectory) -> None:
+    if not run.path.exists():
+        return
+    if not run.path.is_dir():
+        raise OutputError(run.path, "is a file, not a run directory")
+    if not run.marker.is_file():
+        if any(run.path.iterdir()):
+            raise OutputError(run.path, "holds other files; choose another --run-name")
+        return
+    marker = json.loads(run.marker.read_text("utf-8"))
+    if marker.get("fingerprint") != config.fingerprint():
+        raise OutputError(
+            run.path,
+            f"belongs to a run with other options ({run.config.name} there shows them); "
+            "choose another --run-name",
+        )
+
+
+def _finished(config: PretrainConfig, run: _RunDirectory) -> Record | None:
+    """Return the summary of a run that reached the limits asked for."""
+    if not run.summary.is_file():
+        return None
+    summary: Record = json.loads(run.summary.read_text("utf-8"))
+    limits = {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
+    return summary if summary.get("limits") == limits else None
+
+
+def _check_inputs(config: PretrainConfig) -> None:
+    """Find the commonest mistakes before anything is created."""
+    for path in (*config.corpus, *config.alignments):
+        if not Path(path).exists():
+            raise CorpusError(path, "no such file")
+    free = shutil.disk_usage(_first_existing(Path(config.storage).resolve())).free
+    sizes = [Path(p).stat().st_size for p in (*config.corpus, *config.alignments)]
+    # Parquet shards take about as much as gzip; pairs of alignments up to ten times their file.
+    needed = 2 * sum(sizes) + 10 * sum(sizes[len(config.corpus) :]) + (64 << 20)
+    if free < needed:
+        raise OutputError(
+            config.storage, f"{free >> 20} MiB free, but the run needs about {needed >> 20} MiB"
+        )
+
+
+def _first_existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextmanager
+def _lock(run: _RunDirectory) -> Iterator[None]:
+    """Keep other processes out of the run directory; the lock dies with the process."""
+    with (run.path / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(run.path, "another process is training in it") from error
+        yield
+
+
+def _corpus_of(config: PretrainConfig, run: _RunDirectory) -> Path:
+    """Return the corpus directory: one given, or one made from the files given."""
+    folders = [path for path in config.corpus if Path(path).is_dir()]
+    if folders:
+        if len(config.corpus) > 1 or config.alignments:
+            raise ConfigError("a corpus directory stands alone: it holds its alignments already")
+        corpus = Path(folders[0]).resolve()
+        manifest = read_manifest(corpus, CORPUS_KIND)
+        if manifest is None:
+            raise CorpusError(corpus, "no corpus manifest; make one with `riboray ingest`")
+    else:
+        corpus = run.path / "corpus"
+        manifest = ingest(
+            IngestConfig(
+                corpus=config.corpus,
+                alignments=config.alignments,
+                output=str(corpus),
+                max_length=config.max_length,
+                pairs_per_family=config.pairs_per_family,
+                seed=config.seed,
+            ),
+            report=lambda line: say(f"  {line}"),
+        )
+    say_counts(manifest, str(corpus))
+    return corpus
+
+
+def _train(config: PretrainConfig, run: _RunDirectory, data: TrainingData) -> Record:
+    from riboray.pipeline import connect
+    from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
+
+    _announce(config, data)
+    display = _Display(run)
+    with connect(config.ray_address, cpus=config.num_workers * config.cpus_per_worker) as resources:
+        use_gpu = gpus_wanted(config, resources)
+        device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
+        say(f"  workers     {config.num_workers}, {device} each")
+        training = TrainingRun(config, data.specs, data.validation, run.path, use_gpu)
+        with _stop_on_signal() as stop:
+            newest = training.fit(display.show, lambda: stop.is_requested)
+    display.close()
+    records = read_records(newest / "metrics.jsonl")
+    shutil.copyfile(newest / "metrics.jsonl", run.metrics)
+    if records[-1]["kind"] != "validation" or records[-1]["progress"] < 1:
+        step = records[-1]["step"]
+        raise Interrupted(
+            f"stopped at step {step}, checkpoint saved; to go on, run the same command with "
+            f"--run-name {config.run_name}"
+        )
+    return _finish(config, run, data, newest, records)
+
+
+def _announce(config: PretrainConfig, data: TrainingData) -> None:
+    counts = data.counts
+    say(
+        f"  held out    {counts['mlm_validation_sequences']:,} sequences; "
+        f"{counts['sal_validation_families']:,} families "
+        f"({counts['sal_validation_pairs']:,} pairs measured)"
+    )
+    families = ", ".join(data.held_out_families[:8])
+    if families:
+        more = len(data.held_out_families) - 8
+        say(f"  {'':<11} {families}{f' and {more} more' if more > 0 else ''}")
+    say(
+        f"  training    {counts['mlm_training_sequences']:,} sequences; "
+        f"{counts['sal_training_families']:,} families ({counts['sal_training_pairs']:,} pairs)"
+    )
+    limits = {
+        "steps": config.max_steps,
+        "epochs": config.max_epochs,
+        "minutes": config.max_minutes,
+    }
+    until = ", ".join(f"{value:g} {name}" for name, value in limits.items() if value is not None)
+    say(f"  until       {until}")
+
+
+class _Display:
+    """Shows records as they come, and keeps them in the run directory."""
+
+    def __init__(self, run: _RunDirectory) -> None:
+        self._run = run
+        self._bar: Progress | None = None
+        run.metrics.unlink(missing_ok=True)
+
+    def show(self, record: Record) -> None:
+        with self._run.metrics.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(record) + "\n")
+        if record["kind"] == "validation":
+            when = "before" if record["step"] == 0 else f"step {record['step']}"
+            say(f"  {when:<11} {validation_line(record)}")
+        if self._bar is None:
+            self._bar = Progress("  training", initial=record["progress"])
+        if record["kind"] == "train":
+            self._bar.update(record["progress"], figures_line(record))
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.is_requested = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.is_requested:
+            raise KeyboardInterrupt
+        self.is_requested = True
+        say("\nstopping after this step; press Ctrl-C again to stop at once")
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[_Stop]:
+    """Turn the first SIGINT or SIGTERM into a request, the second into an interruption."""
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _finish(
+    config: PretrainConfig,
+    run: _RunDirectory,
+    data: TrainingData,
+    newest: Path,
+    records: list[Record],
+) -> Record:
+    """Put the trained model, the figure and the summary into the run directory."""
+    staged = run.path / f".checkpoint-{time.time_ns()}"
+    shutil.copytree(newest, staged)
+    shutil.copyfile(run.config, staged / "resolved_config.yaml")
+    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    staged.rename(run.checkpoint)
+    draw_training_curve(records, run.path / "training_curve.png", f"riboray {config.run_name}")
+    limits = {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
+    summary = {
+        "run": config.run_name,
+        "checkpoint": str(run.checkpoint),
+        **summarise(records),
+        "data": data.counts,
+        "held_out_families": list(data.held_out_families),
+        "limits": limits,
+        "riboray_version": __version__,
+    }
+    write_json(run.summary, summary)
+    _print_summary(run, summary)
+    return summary
+
+
+def _print_summary(run: _RunDirectory, summary: Record) -> None:
+    rows = [
+        ("mlm_accuracy", "masked nucleotides recovered"),
+        ("mlm_loss", "masked-language-modelling loss"),
+        ("sal_f1", "alignment F1, held-out families"),
+    ]
+    say(f"\n{'':34}{'before':>8}{'after':>8}")
+    before, after = summary["before"], summary["after"]
+    for name, label in rows:
+        if name in after:
+            say(f"  {label:<32}{before[name]:>8.3f}{after[name]:>8.3f}")
+    say(
+        f"\n  {summary['steps']:,} steps in {summary['training_seconds'] / 60:.1f} min, "
+        f"{summary['tokens_per_s'] or 0:,.0f} tokens/s, {summary['pairs_per_s'] or 0:,.0f} pairs/s"
+    )
+    here = Path.cwd()
+    short = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
+    say(f"  model       {short / 'checkpoint'}  (multimolecule opens it too)")
+    say(f"  figure      {short / 'training_curve.png'}")
+    say(f"\nNext: look at it over HTTP with\n  riboray serve --checkpoint {short / 'checkpoint'}")
