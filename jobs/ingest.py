@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn FASTA and Stockholm files into a corpus: the same as `riboray ingest`, for `ray job submit`."""
+"""Make a corpus: the same as `riboray ingest`, for `ray job submit`."""
 
 import sys
 from pathlib import Path

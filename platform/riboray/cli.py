@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from riboray import __version__
-from riboray.errors import ConfigError, RiborayError
+from riboray.errors import RiborayError
 
 __all__ = ["VERBS", "Verb", "main", "run_verb"]
 
@@ -34,7 +34,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "ingest": Verb(
-        "riboray.corpus.ingest:IngestConfig",
+        "riboray.corpus.ingestion:IngestConfig",
         "riboray.corpus.driver:ingest_corpus",
         "turn FASTA and Stockholm files into a corpus",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ class Progress:
         self._label = label
         self._done = self._initial = initial
         self._start = self._last_line = time.monotonic()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
             form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}  {postfix}"
             self._bar = tqdm(

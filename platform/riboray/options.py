@@ -12,7 +12,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    set_parsing_settings,
+)
 
 from riboray.errors import ConfigError
 

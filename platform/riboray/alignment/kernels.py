@@ -94,7 +94,8 @@ def _fill(
                 flag = (flag & ~_FROM_X) | _FROM_Y
             previous[j] = left
             bits[j] = flag
-    return previous[m]
+    score: np.float32 = previous[m]
+    return score
 
 
 @njit(nogil=True, cache=True)

@@ -73,14 +73,14 @@ def align_batch(
     gaps, margins = gaps or GapPenalties(), margins or Margins()
     match = np.ascontiguousarray(match, dtype=np.float32)
     count, width_a, width_b = match.shape
-    lengths_a = np.ascontiguousarray(lengths_a, dtype=np.int32)
-    lengths_b = np.ascontiguousarray(lengths_b, dtype=np.int32)
-    for name, lengths, width in (("a", lengths_a, width_a), ("b", lengths_b, width_b)):
+    sizes_a = np.ascontiguousarray(lengths_a, dtype=np.int32)
+    sizes_b = np.ascontiguousarray(lengths_b, dtype=np.int32)
+    for name, lengths, width in (("a", sizes_a, width_a), ("b", sizes_b, width_b)):
         if lengths.shape != (count,):
             raise ValueError(f"lengths_{name} has shape {lengths.shape}, expected ({count},)")
         if count and (lengths.min() < 1 or lengths.max() > width):
             raise ValueError(f"lengths_{name} must lie between 1 and {width}")
-    _check_finite(match, lengths_a, lengths_b)
+    _check_finite(match, sizes_a, sizes_b)
     if reference is None:
         partners_wanted = np.full((count, width_a), -1, dtype=np.int32)
         false, missed = np.float32(0), np.float32(0)
@@ -88,15 +88,15 @@ def align_batch(
         partners_wanted = np.ascontiguousarray(reference, dtype=np.int32)
         if partners_wanted.shape != (count, width_a):
             raise ValueError(f"reference has shape {partners_wanted.shape}, not {(count, width_a)}")
-        if count and (partners_wanted.max(axis=1) >= lengths_b).any():
+        if count and (partners_wanted.max(axis=1) >= sizes_b).any():
             raise ValueError("reference names a position beyond the end of b")
         false, missed = np.float32(margins.false), np.float32(margins.missed)
     scores = np.empty(count, dtype=np.float32)
     partners = np.empty((count, width_a), dtype=np.int32)
     align_batch_kernel(
         match,
-        lengths_a,
-        lengths_b,
+        sizes_a,
+        sizes_b,
         np.float32(gaps.open),
         np.float32(gaps.extend),
         partners_wanted,

@@ -8,7 +8,7 @@ from riboray._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from riboray.corpus.fasta import FastaRecord, read_fasta
-    from riboray.corpus.ingest import IngestConfig, ingest
+    from riboray.corpus.ingestion import IngestConfig, ingest
     from riboray.corpus.stockholm import FamilyAlignment, read_stockholm
 
 __all__ = [
@@ -25,8 +25,8 @@ __getattr__ = lazy_exports(
     {
         "FamilyAlignment": "stockholm",
         "FastaRecord": "fasta",
-        "IngestConfig": "ingest",
-        "ingest": "ingest",
+        "IngestConfig": "ingestion",
+        "ingest": "ingestion",
         "read_fasta": "fasta",
         "read_stockholm": "stockholm",
     },

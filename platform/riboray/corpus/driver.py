@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from riboray.console import say
-from riboray.corpus.ingest import IngestConfig, ingest
+from riboray.corpus.ingestion import IngestConfig, ingest
 from riboray.manifest import Manifest
 
 __all__ = ["ingest_corpus", "say_counts"]

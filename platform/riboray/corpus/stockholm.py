@@ -114,7 +114,7 @@ def _blocks(path: Path) -> Iterator[str]:
 
 def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
     try:
-        (alignment,) = AlignIO.parse(io.StringIO(block), "stockholm")
+        (alignment,) = AlignIO.parse(io.StringIO(block), "stockholm")  # type: ignore[no-untyped-call]
     except (ValueError, AssertionError, KeyError, IndexError) as error:
         reason = f"cannot be parsed ({error or 'malformed line'})"
         raise StockholmError(path, reason, number) from error

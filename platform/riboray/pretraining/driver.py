@@ -21,7 +21,7 @@ from riboray import __version__
 from riboray.console import Progress, say
 from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.driver import say_counts
-from riboray.corpus.ingest import CORPUS_KIND
+from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
 from riboray.manifest import atomic_path, read_manifest, write_json

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from riboray.pretraining.trainer import Trainer, Validation
 __all__ = ["TrainingRun", "VisitDatasource", "gpus_wanted", "open_stream"]
 
 #: Visits covered by one Ray Data execution; the next begins where it ends.
-_VISITS_PER_EXECUTION = 64
+_VISITS_PER_EXECUTION = 16
 #: CPU share of a read task: reading is light, and on a laptop the workers hold the CPUs.
 _READ_CPUS = 0.5
 _BATCH_TYPES: dict[str, type[MlmBatch] | type[PairBatch]] = {"mlm": MlmBatch, "sal": PairBatch}
@@ -71,7 +72,7 @@ class VisitDatasource(Datasource):
     """
 
     def __init__(self, spec: StreamSpec, stream: int, visits: range) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._spec = ray.put(spec)
         self._streams = spec.streams
         self._stream = stream
@@ -106,25 +107,43 @@ class VisitDatasource(Datasource):
 def open_stream(
     spec: StreamSpec, stream: int, cursor: Cursor
 ) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
-    """Yield what `streams.iterate_stream` yields, read ahead by Ray Data."""
+    """Yield what `streams.iterate_stream` yields, made by Ray Data ahead of time.
+
+    Notes
+    -----
+    Ray Data works in bursts: an execution makes the batches of a few visits, all of them, in the
+    object store, while the batches of the execution before are trained on. Iterating over a
+    running execution instead would cost a training process a third of its time: Ray 2.60's
+    scheduling loop spins, holding the interpreter's lock, as long as it waits for its consumer.
+    """
+    batch_type = _BATCH_TYPES[spec.objective]
+    starts = itertools.count(cursor.visit, _VISITS_PER_EXECUTION)
+    with ThreadPoolExecutor(1, thread_name_prefix="ray-data") as pool:
+        upcoming = pool.submit(_make_batches, spec, stream, next(starts))
+        while True:
+            tables = upcoming.result()
+            upcoming = pool.submit(_make_batches, spec, stream, next(starts))
+            for table in tables:
+                for row in ray.get(table).to_pylist():
+                    if (row["visit"], row["batch"]) >= cursor:
+                        following = Cursor(row["visit"], row["batch"] + 1)
+                        yield following, batch_type(**from_bytes(row["payload"]))
+
+
+def _make_batches(spec: StreamSpec, stream: int, first: int) -> list[Any]:
+    """Execute a few visits of a stream; return references to their tables, in order."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    batch_type = _BATCH_TYPES[spec.objective]
-    for first in itertools.count(cursor.visit, _VISITS_PER_EXECUTION):
-        visits = range(first, first + _VISITS_PER_EXECUTION)
-        dataset = ray.data.read_datasource(
-            VisitDatasource(spec, stream, visits),
-            override_num_blocks=len(visits),
-            num_cpus=_READ_CPUS,
-            concurrency=1,
-        )
-        for rows in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=2):
-            visit, number = rows["visit"][0].as_py(), rows["batch"][0].as_py()
-            if (visit, number) < cursor:
-                continue
-            arrays = from_bytes(rows["payload"][0].as_py())
-            yield Cursor(visit, number + 1), batch_type(**arrays)
+    visits = range(first, first + _VISITS_PER_EXECUTION)
+    dataset = ray.data.read_datasource(
+        VisitDatasource(spec, stream, visits),
+        override_num_blocks=len(visits),
+        num_cpus=_READ_CPUS,
+        concurrency=2,
+    )
+    tables: list[Any] = dataset.to_arrow_refs()
+    return tables
 
 
 @ray.remote(num_cpus=0)
