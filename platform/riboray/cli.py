@@ -26,6 +26,8 @@ class Verb:
     config: str
     function: str
     help: str
+    prints: bool = True
+    """Whether the result goes to standard output as JSON."""
 
     def load(self) -> tuple[type[Any], Any]:
         """Import the config class and the function."""
@@ -42,6 +44,7 @@ VERBS: dict[str, Verb] = {
         "riboray.pretraining.config:PretrainConfig",
         "riboray.pretraining.driver:pretrain",
         "pre-train RNABERT on a corpus and seed alignments",
+        prints=False,
     ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
@@ -52,6 +55,7 @@ VERBS: dict[str, Verb] = {
         "riboray.serving.config:ServeConfig",
         "riboray.serving.driver:serve",
         "answer over HTTP for a checkpoint",
+        prints=False,
     ),
     "info": Verb(
         "riboray.info:InfoConfig",
@@ -124,7 +128,7 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"riboray {name}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-    if result is not None:
+    if verb.prints:
         print(json.dumps(result, indent=2, default=str))
     return 0
 

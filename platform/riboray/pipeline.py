@@ -9,17 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported: a library must not phone home unasked, and Ray Train's
-# workers report faster than every two seconds.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 
 import riboray
 from riboray.errors import ConfigError
+from riboray.rayenv import LOCAL
 
 __all__ = ["connect", "first_line"]
 
@@ -30,16 +24,15 @@ _OBJECT_STORE_BYTES = 512 << 20
 
 
 @contextmanager
-def connect(address: str | None, *, cpus: float, gpus: int = 0) -> Iterator[dict[str, float]]:
+def connect(address: str, *, cpus: float) -> Iterator[dict[str, float]]:
     """Connect to Ray for the length of a ``with`` block.
 
     Parameters
     ----------
-    address : str or None
-        Address of a cluster, ``auto``, or ``local``. None: ``RAY_ADDRESS`` if it is set (it is
-        inside ``ray job submit``), else a Ray of our own.
-    cpus, gpus : float, int
-        What the work holds for itself at least. A cluster that autoscales may have less now.
+    address : str
+        What `riboray.rayenv.prepare_ray` returned, before this module was imported.
+    cpus : float
+        CPUs that the work holds for itself; a Ray of our own offers a few more.
 
     Yields
     ------
@@ -51,14 +44,13 @@ def connect(address: str | None, *, cpus: float, gpus: int = 0) -> Iterator[dict
     ConfigError
         If there is no Ray at the address.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address == "local":
+    if address == LOCAL:
         # Ray makes itself a token for the loopback ports of a local cluster, and says so at length.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         available = max(os.cpu_count() or 1, int(cpus)) + _SPARE_CPUS
         ray.init(
-            address="local",
+            address=LOCAL,
             num_cpus=available,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,

@@ -75,14 +75,14 @@ class PretrainConfig:
     margins: Margins = field(default_factory=Margins)
     """Margins of structural alignment learning."""
 
-    tokens_per_batch: int = 2048
+    tokens_per_batch: int = 1024
     """Tokens of a masked batch, padding included, at most."""
-    pair_tokens_per_batch: int = 2048
+    pair_tokens_per_batch: int = 1024
     """Tokens of a batch of pairs, both sequences and padding included, at most."""
     batches_per_step: int | None = None
     """Batches of each kind in a global step (default: the number of workers at the start). It,
     not the number of workers, decides what a step computes."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises from 0; it then falls to 0 as a

@@ -34,6 +34,7 @@ from riboray.pretraining.report import (
     summarise,
     validation_line,
 )
+from riboray.rayenv import prepare_ray
 
 __all__ = ["Interrupted", "pretrain"]
 
@@ -252,12 +253,13 @@ def _corpus_of(config: PretrainConfig, run: _RunDirectory) -> Path:
 
 
 def _train(config: PretrainConfig, run: _RunDirectory, data: TrainingData) -> Record:
+    address = prepare_ray(config.ray_address)
     from riboray.pipeline import connect
     from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
 
     _announce(config, data)
     display = _Display(run)
-    with connect(config.ray_address, cpus=config.num_workers * config.cpus_per_worker) as resources:
+    with connect(address, cpus=config.num_workers * config.cpus_per_worker) as resources:
         use_gpu = gpus_wanted(config, resources)
         device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
         say(f"  workers     {config.num_workers}, {device} each")

@@ -76,18 +76,16 @@ class _Feed:
         self.spec = spec
         self.mine = list(range(trainer.rank, spec.streams, trainer.world_size))
         self.cursors = cursors
-        self._open = open_stream
-        self._iterators: dict[int, Batches] = {}
+        # Opened at once: data is read ahead while the untrained model is measured.
+        self._batches = {k: open_stream(spec, k, cursors[k]) for k in self.mine}
 
     def take(self) -> list[MlmBatch | PairBatch]:
         """Take the next batch of every stream of this worker."""
-        batches = []
-        for stream in self.mine:
-            if stream not in self._iterators:
-                self._iterators[stream] = self._open(self.spec, stream, self.cursors[stream])
-            self.cursors[stream], batch = next(self._iterators[stream])
-            batches.append(batch)
-        return batches
+        taken = []
+        for stream, batches in self._batches.items():
+            self.cursors[stream], batch = next(batches)
+            taken.append(batch)
+        return taken
 
     @property
     def visits(self) -> int:

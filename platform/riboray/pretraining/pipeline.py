@@ -107,27 +107,33 @@ class VisitDatasource(Datasource):
 def open_stream(
     spec: StreamSpec, stream: int, cursor: Cursor
 ) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
-    """Yield what `streams.iterate_stream` yields, made by Ray Data ahead of time.
+    """Give what `streams.iterate_stream` gives, made by Ray Data ahead of time.
 
     Notes
     -----
-    Ray Data works in bursts: an execution makes the batches of a few visits, all of them, in the
-    object store, while the batches of the execution before are trained on. Iterating over a
-    running execution instead would cost a training process a third of its time: Ray 2.60's
-    scheduling loop spins, holding the interpreter's lock, as long as it waits for its consumer.
+    Reading begins with the call, not with the first batch taken. Ray Data works in bursts: an
+    execution makes the batches of a few visits, all of them, in the object store, while the
+    batches of the execution before are trained on. Iterating over a running execution instead
+    would cost a training process a third of its time: Ray 2.60's scheduling loop spins, holding
+    the interpreter's lock, as long as it waits for its consumer.
     """
-    batch_type = _BATCH_TYPES[spec.objective]
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ray-data")
     starts = itertools.count(cursor.visit, _VISITS_PER_EXECUTION)
-    with ThreadPoolExecutor(1, thread_name_prefix="ray-data") as pool:
-        upcoming = pool.submit(_make_batches, spec, stream, next(starts))
-        while True:
-            tables = upcoming.result()
-            upcoming = pool.submit(_make_batches, spec, stream, next(starts))
-            for table in tables:
-                for row in ray.get(table).to_pylist():
-                    if (row["visit"], row["batch"]) >= cursor:
-                        following = Cursor(row["visit"], row["batch"] + 1)
-                        yield following, batch_type(**from_bytes(row["payload"]))
+    first = pool.submit(_make_batches, spec, stream, next(starts))
+
+    def batches() -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
+        upcoming, batch_type = first, _BATCH_TYPES[spec.objective]
+        with pool:
+            while True:
+                tables = upcoming.result()
+                upcoming = pool.submit(_make_batches, spec, stream, next(starts))
+                for table in tables:
+                    for row in ray.get(table).to_pylist():
+                        if (row["visit"], row["batch"]) >= cursor:
+                            following = Cursor(row["visit"], row["batch"] + 1)
+                            yield following, batch_type(**from_bytes(row["payload"]))
+
+    return batches()
 
 
 def _make_batches(spec: StreamSpec, stream: int, first: int) -> list[Any]:

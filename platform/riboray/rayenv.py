@@ -1,0 +1,47 @@
+"""Ray settings that only work before Ray is imported. This file does not import it."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["LOCAL", "prepare_ray"]
+
+LOCAL = "local"
+
+_SETTINGS = {
+    # A library must not phone home unasked.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Train's report() waits for a poll; the default is every two seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Otherwise tasks on a machine with GPUs that ask for none would warn.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_USE_DATASOURCE_V2": "0",
+}
+
+
+def prepare_ray(address: str | None) -> str:
+    """Decide which Ray to use and set what it reads when it is imported.
+
+    Parameters
+    ----------
+    address : str or None
+        Address of a cluster, or ``local``. None: ``RAY_ADDRESS`` if it is set (it is inside
+        ``ray job submit``), else ``local``.
+
+    Returns
+    -------
+    str
+        The address to hand to `riboray.pipeline.connect`.
+
+    Notes
+    -----
+    A Ray of our own listens on loopback alone. Ray 2.60 has no option for that: given
+    ``127.0.0.1`` it looks up the machine's outer address and binds every interface. The setting
+    that makes it stay on loopback is the one meant for desktop systems.
+    """
+    resolved = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if resolved == LOCAL:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    return resolved

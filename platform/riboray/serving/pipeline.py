@@ -1,0 +1,87 @@
+"""Ray Serve: the deployment, and running it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+
+from riboray import __version__
+from riboray.errors import ConfigError, RiborayError
+from riboray.pipeline import connect, first_line
+from riboray.serving.config import ServeConfig
+from riboray.serving.service import Health, Info, Service
+
+from ray import serve  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
+
+__all__ = ["build", "serve_forever"]
+
+
+def _make_api() -> FastAPI:
+    return FastAPI(
+        title="riboray",
+        version=__version__,
+        description="RNABERT, an RNA language model, as a service.",
+    )
+
+
+_api = _make_api()
+
+
+@serve.deployment(name="riboray", max_ongoing_requests=32, max_queued_requests=256)
+@serve.ingress(_api)
+class Gateway:
+    """HTTP in front of `Service`."""
+
+    def __init__(self, checkpoint: str) -> None:
+        self._service = Service(checkpoint)
+
+    @_api.get("/healthz", summary="Is the service up?")
+    def healthz(self) -> Health:
+        """Answer once the checkpoint is loaded."""
+        return self._service.health()
+
+    @_api.get("/v1/info", summary="Which model is this?")
+    def info(self) -> Info:
+        """Describe the checkpoint."""
+        return self._service.info()
+
+
+def build(arguments: dict[str, str]) -> Any:
+    """Build the application for ``serve run serve.app:app checkpoint=DIRECTORY``.
+
+    Raises
+    ------
+    ConfigError
+        If no checkpoint is named.
+    """
+    checkpoint = arguments.get("checkpoint")
+    if not checkpoint:
+        raise ConfigError("name a checkpoint: serve run serve.app:app checkpoint=DIRECTORY")
+    return Gateway.bind(checkpoint)  # type: ignore[attr-defined]
+
+
+def serve_forever(config: ServeConfig, on_ready: Callable[[], None]) -> None:
+    """Serve until interrupted; call ``on_ready`` once requests are answered.
+
+    Raises
+    ------
+    RiborayError
+        If the deployment does not come up.
+    """
+    if config.ray_address is None:
+        raise ConfigError("ray_address must be resolved by prepare_ray")
+    with connect(config.ray_address, cpus=1):
+        serve.start(http_options={"host": config.host, "port": config.port})
+        try:
+            serve.run(build({"checkpoint": config.checkpoint}), name="riboray", route_prefix="/")
+        except RuntimeError as error:
+            raise RiborayError(f"serving did not start: {first_line(error)}") from error
+        on_ready()
+        try:
+            while True:
+                time.sleep(1)
+        finally:
+            serve.shutdown()  # type: ignore[no-untyped-call]
