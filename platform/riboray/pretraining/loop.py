@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
@@ -77,7 +78,12 @@ class _Feed:
         self.mine = list(range(trainer.rank, spec.streams, trainer.world_size))
         self.cursors = cursors
         # Opened at once: data is read ahead while the untrained model is measured.
-        self._batches = {k: open_stream(spec, k, cursors[k]) for k in self.mine}
+        self._batches: dict[int, Batches] = {k: open_stream(spec, k, cursors[k]) for k in self.mine}
+
+    def wait(self) -> None:
+        """Wait for the first batches to be there."""
+        for stream, batches in self._batches.items():
+            self._batches[stream] = itertools.chain([next(batches)], batches)
 
     def take(self) -> list[MlmBatch | PairBatch]:
         """Take the next batch of every stream of this worker."""
@@ -161,15 +167,27 @@ def run(
         name: _Feed(spec, trainer, open_stream, _cursors(state["cursors"].get(name), spec))
         for name, spec in specs.items()
     }
-    step, base, start = state["step"], state["elapsed_s"], time.monotonic()
+    step, base = state["step"], state["elapsed_s"]
     evaluated, last_checkpoint, last_record = state["evaluated"], base, base
-    meter = _Meter()
 
     def emit(record: Record) -> None:
         history.append(record)
         if trainer.rank == 0:
             session.publish(record)
 
+    if evaluated < 0:
+        nothing_yet = {
+            "step": 0,
+            "progress": 0.0,
+            "elapsed_s": 0.0,
+            **_named(dict.fromkeys(feeds, 0.0)),
+        }
+        emit({"kind": "validation", **nothing_yet, **trainer.evaluate(validation)})
+        evaluated = 0
+    for feed in feeds.values():
+        feed.wait()
+    start = time.monotonic()  # of training: starting up and the first measurement do not count
+    meter = _Meter()
     while True:
         local = (base + time.monotonic() - start, session.stop_requested())
         shared = trainer.all_sum([*local, *(feed.visits for feed in feeds.values())])

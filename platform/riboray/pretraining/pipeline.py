@@ -33,7 +33,9 @@ from riboray.pretraining.trainer import Trainer, Validation
 
 __all__ = ["TrainingRun", "VisitDatasource", "gpus_wanted", "open_stream"]
 
-#: Visits covered by one Ray Data execution; the next begins where it ends.
+#: Rows, and visits, that one Ray Data execution covers at most. The first execution of a stream
+#: covers one visit, so that training can begin.
+_ROWS_PER_EXECUTION = 16_384
 _VISITS_PER_EXECUTION = 16
 #: CPU share of a read task: reading is light, and on a laptop the workers hold the CPUs.
 _READ_CPUS = 0.5
@@ -118,15 +120,15 @@ def open_stream(
     the interpreter's lock, as long as it waits for its consumer.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="ray-data")
-    starts = itertools.count(cursor.visit, _VISITS_PER_EXECUTION)
-    first = pool.submit(_make_batches, spec, stream, next(starts))
+    executions = _executions(spec, cursor.visit)
+    first = pool.submit(_make_batches, spec, stream, next(executions))
 
     def batches() -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
         upcoming, batch_type = first, _BATCH_TYPES[spec.objective]
         with pool:
             while True:
                 tables = upcoming.result()
-                upcoming = pool.submit(_make_batches, spec, stream, next(starts))
+                upcoming = pool.submit(_make_batches, spec, stream, next(executions))
                 for table in tables:
                     for row in ray.get(table).to_pylist():
                         if (row["visit"], row["batch"]) >= cursor:
@@ -136,12 +138,20 @@ def open_stream(
     return batches()
 
 
-def _make_batches(spec: StreamSpec, stream: int, first: int) -> list[Any]:
+def _executions(spec: StreamSpec, first: int) -> Iterator[range]:
+    """Divide a stream's visits into executions, without end."""
+    largest = max(window.rows for window in spec.windows)
+    size = min(max(_ROWS_PER_EXECUTION // largest, 1), _VISITS_PER_EXECUTION)
+    yield range(first, first + 1)
+    for start in itertools.count(first + 1, size):
+        yield range(start, start + size)
+
+
+def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
     """Execute a few visits of a stream; return references to their tables, in order."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    visits = range(first, first + _VISITS_PER_EXECUTION)
     dataset = ray.data.read_datasource(
         VisitDatasource(spec, stream, visits),
         override_num_blocks=len(visits),

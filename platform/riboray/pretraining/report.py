@@ -102,7 +102,7 @@ def _draw_panel(axes: Any, records: list[Record], name: str) -> None:
                 (minutes[index], values[index]),
                 textcoords="offset points",
                 xytext=(0, 7),
-                ha="center",
+                ha="left" if index == 0 else "center",
                 fontsize=8,
             )
         axes.margins(y=0.15)
