@@ -82,9 +82,9 @@ class PretrainConfig:
     batches_per_step: int | None = None
     """Batches of each kind in a global step (default: the number of workers at the start). It,
     not the number of workers, decides what a step computes."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
-    warmup: float = 0.05
+    warmup: float = 0.1
     """Share of the run over which the learning rate rises from 0; it then falls to 0 as a
     cosine."""
     weight_decay: float = 0.01

@@ -95,6 +95,7 @@ class Trainer:
                 {"params": vectors, "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
+            betas=(0.9, 0.98),  # as usual for BERT: 0.999 remembers the first steps too long
             fused=True,
         )
         on_gpu = device.type == "cuda"

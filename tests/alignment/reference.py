@@ -1,0 +1,61 @@
+"""Alignment written as plainly as possible, to test the compiled kernels against."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+
+def gotoh(match, gap_open=1.0, gap_extend=0.1) -> float:
+    """Best global score with affine gaps, float64, three full tables."""
+    match = np.asarray(match, dtype=np.float64)
+    n, m = match.shape
+    h = np.full((n + 1, m + 1), -np.inf)
+    x, y = h.copy(), h.copy()
+    h[0, 0] = 0
+    for i in range(n + 1):
+        for j in range(m + 1):
+            if i:
+                x[i, j] = max(h[i - 1, j] - gap_open, x[i - 1, j]) - gap_extend
+            if j:
+                y[i, j] = max(h[i, j - 1] - gap_open, y[i, j - 1]) - gap_extend
+            if i or j:
+                diagonal = h[i - 1, j - 1] + match[i - 1, j - 1] if i and j else -np.inf
+                h[i, j] = max(diagonal, x[i, j], y[i, j])
+    return float(h[n, m])
+
+
+def all_alignments(n: int, m: int):
+    """Every alignment of lengths n and m, as partners of a."""
+    for k in range(min(n, m) + 1):
+        for in_a in combinations(range(n), k):
+            for in_b in combinations(range(m), k):
+                partners = np.full(n, -1, dtype=np.int32)
+                partners[list(in_a)] = in_b
+                yield partners
+
+
+def score(match, partners, m, gap_open=1.0, gap_extend=0.1) -> float:
+    """Score an alignment column by column, without any table: walk, count gaps, add up."""
+    n, total, j = len(partners), 0.0, 0
+    gap_a = gap_b = 0  # length of the gap that is open now: a against gaps, b against gaps
+
+    def close(length):
+        return -(gap_open + gap_extend * length) if length else 0.0
+
+    for i in range(n):
+        if partners[i] < 0:
+            gap_a += 1
+            continue
+        gap_b = partners[i] - j
+        total += close(gap_a) + close(gap_b) + float(match[i][partners[i]])
+        gap_a, j = 0, partners[i] + 1
+    return total + close(gap_a) + close(m - j)
+
+
+def margin(partners, reference, false=0.1, missed=0.05) -> float:
+    """Margin of an alignment against a reference, pair by pair."""
+    pairs = {(i, int(j)) for i, j in enumerate(partners) if j >= 0}
+    wanted = {(i, int(j)) for i, j in enumerate(reference) if j >= 0}
+    return false * len(pairs - wanted) + missed * len(wanted - pairs)

@@ -1,0 +1,68 @@
+"""Fixtures shared by all tests. Ray's settings must be made before anything imports it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
+os.environ.pop("RAY_ADDRESS", None)
+
+from riboray.rayenv import prepare_ray
+
+prepare_ray("local")
+
+import numpy as np
+import pytest
+import torch
+
+from riboray.model import RnaBertConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def ray_local():
+    """One real local Ray for all tests that need it, gone at the end."""
+    from riboray.pipeline import connect
+
+    with connect("local", cpus=2) as resources:
+        yield resources
+
+
+@pytest.fixture(scope="session")
+def devdata() -> Path:
+    """The development data set; a test that wants it says so and is skipped without it."""
+    folder = Path(os.environ.get("RIBORAY_DEVDATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no development data in {folder}; set RIBORAY_DEVDATA to run this test")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded random numbers."""
+    return np.random.default_rng(20221)
+
+
+@pytest.fixture
+def tiny_model() -> RnaBertConfig:
+    """A model of RNABERT's shape that trains in milliseconds."""
+    return RnaBertConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
+    )
+
+
+def random_sequences(rng: np.random.Generator, count: int, low: int, high: int) -> list[str]:
+    """Random RNA sequences with lengths in [low, high]."""
+    letters = np.array(list("ACGU"))
+    return ["".join(rng.choice(letters, size=rng.integers(low, high + 1))) for _ in range(count)]
