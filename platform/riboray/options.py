@@ -20,7 +20,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from riboray.errors import ConfigError
 
-__all__ = ["parse_config"]
+__all__ = ["list_options", "parse_config"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -119,7 +119,7 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     return joined
 
 
-def frozen_options(config_class: type[Any]) -> list[str]:
+def list_options(config_class: type[Any]) -> list[str]:
     """List every flag of a config class, sorted; a test freezes it."""
     parser = _make_parser("", config_class)
     return sorted(

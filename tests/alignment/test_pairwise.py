@@ -78,9 +78,7 @@ def test_loss_augmented_maximum_is_exact(n, m, seed):
     reference = candidates[rng.integers(len(candidates))]
     margins = Margins(false=0.3, missed=0.2)
     result = align_batch(match, [n], [m], reference=reference[None], margins=margins)
-    best = max(
-        ref.score(match[0], p, m) + ref.margin(p, reference, 0.3, 0.2) for p in candidates
-    )
+    best = max(ref.score(match[0], p, m) + ref.margin(p, reference, 0.3, 0.2) for p in candidates)
     assert result.scores[0] == pytest.approx(best, abs=TOLERANCE)
     partners = result.partners[0]
     own = ref.score(match[0], partners, m) + ref.margin(partners, reference, 0.3, 0.2)

@@ -11,8 +11,7 @@ Read besides: directories that MultiMolecule wrote, and the published ``.pth``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,29 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from riboray import __version__
-from riboray.alphabet import IUPAC_NUCLEOTIDES, VOCABULARIES, Vocabulary, get_vocabulary
+from riboray.alphabet import VOCABULARIES, Vocabulary, get_vocabulary
 from riboray.errors import CheckpointError, ConfigError, VocabularyError
 from riboray.manifest import atomic_directory, sha256_file, write_json
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
+from riboray.model.metadata import (
+    SCHEMA_VERSION,
+    SHARED_FIELDS,
+    config_to_json,
+    tokenizer_to_json,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
     "LoadedCheckpoint",
-    "convert_vocabulary",
     "describe",
     "load_checkpoint",
     "save_checkpoint",
     "write_checkpoint_files",
 ]
 
-SCHEMA_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 StateDict = dict[str, Tensor]
-
-#: config.json keys that are RnaBertConfig fields under the same name.
-_SHARED_FIELDS = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "layer_norm_eps",
-    "initializer_range",
-    "ss_vocab_size",
-    "tie_word_embeddings",
-)
 
 #: Prefix of each optional part's keys.
 _HEAD_PREFIXES = {"pooler": "model.pooler.", "lm": "lm_head.", "ss": "ss_head."}
@@ -262,7 +250,7 @@ def _read_vocabulary(path: Path, values: dict[str, Any], required: str | None) -
 def _config_from_json(
     path: Path, values: dict[str, Any], tokens: Vocabulary, heads: tuple[str, ...]
 ) -> RnaBertConfig:
-    shared = {name: values[name] for name in _SHARED_FIELDS if name in values}
+    shared = {name: values[name] for name in SHARED_FIELDS if name in values}
     ours = values.get("riboray")
     if ours is None:
         # MultiMolecule's own checkpoints: <cls> and <eos> as the tokenizer says, masked padding.
@@ -315,41 +303,6 @@ def _build(path: Path, config: RnaBertConfig, state: StateDict) -> RnaBertForPre
     return model.eval()
 
 
-def convert_vocabulary(model: RnaBertForPreTraining, target: Vocabulary) -> RnaBertForPreTraining:
-    """Return the same model with another vocabulary.
-
-    Tokens both have keep their embedding. An ambiguity code that is new gets the mean of the
-    nucleotides it stands for, every other new token zeros; the language-model head never
-    predicts a new token (bias -1e4).
-    """
-    source = model.config.tokens
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-
-    def rows(old: Tensor, missing: Callable[[str], Tensor]) -> Tensor:
-        return torch.stack(
-            [missing(t) if (i := source.id_of(t)) is None else old[i] for t in target.tokens]
-        )
-
-    words = state["model.embeddings.word_embeddings.weight"]
-
-    def mean_of(token: str) -> Tensor:
-        stands_for = [source.id_of(n) for n in IUPAC_NUCLEOTIDES.get(token, "")]
-        return words[stands_for].mean(0) if stands_for else torch.zeros_like(words[0])
-
-    state["model.embeddings.word_embeddings.weight"] = rows(words, mean_of)
-    if model.lm_head is not None:
-        decoder = state["lm_head.decoder.weight"]
-        tied = model.config.tie_word_embeddings
-        absent = mean_of if tied else lambda _: torch.zeros_like(decoder[0])
-        state["lm_head.decoder.weight"] = rows(decoder, absent)
-        state["lm_head.decoder.bias"] = rows(
-            state["lm_head.decoder.bias"], lambda _: torch.tensor(-1e4)
-        )
-    converted = RnaBertForPreTraining(replace(model.config, vocabulary=target.name))
-    converted.load_state_dict(state)
-    return converted.train(model.training)
-
-
 def save_checkpoint(model: RnaBertForPreTraining, directory: str | Path) -> Path:
     """Write a checkpoint directory that riboray and MultiMolecule open.
 
@@ -385,57 +338,7 @@ def write_checkpoint_files(model: RnaBertForPreTraining, directory: Path) -> Non
             state[f"{head}.bias"] = state.pop(f"{head}.decoder.bias")
     if config.tie_word_embeddings:
         state.pop("lm_head.decoder.weight", None)
-    write_json(directory / "config.json", _config_to_json(config))
-    write_json(directory / "tokenizer_config.json", _tokenizer_to_json(config))
+    write_json(directory / "config.json", config_to_json(config))
+    write_json(directory / "tokenizer_config.json", tokenizer_to_json(config))
     (directory / "vocab.txt").write_text("\n".join(config.tokens.tokens) + "\n", "utf-8")
     safetensors.torch.save_file(state, directory / WEIGHTS_NAME, metadata={"format": "pt"})
-
-
-def _config_to_json(config: RnaBertConfig) -> dict[str, Any]:
-    tokens = config.tokens
-    activation = None if config.lm_head_activation == "none" else config.lm_head_activation
-    transform = "linear" if activation is None else "nonlinear"
-    return {
-        "architectures": ["RnaBertForPreTraining"],
-        "model_type": "rnabert",
-        "dtype": "float32",
-        "vocab_size": len(tokens),
-        **{name: getattr(config, name) for name in _SHARED_FIELDS},
-        "hidden_act": "gelu",
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-        "position_embedding_type": "absolute",
-        "pad_token_id": tokens.pad_id,
-        "bos_token_id": tokens.id_of("<cls>") if config.add_bos else None,
-        "eos_token_id": tokens.id_of("<eos>") if config.add_eos else None,
-        "unk_token_id": tokens.id_of("<unk>"),
-        "mask_token_id": tokens.mask_id,
-        "null_token_id": tokens.id_of("<null>"),
-        "lm_head": {"transform": transform, "transform_act": activation},
-        "riboray": {
-            "schema_version": SCHEMA_VERSION,
-            "version": __version__,
-            "vocabulary": config.vocabulary,
-            "padding": config.padding,
-            "add_bos": config.add_bos,
-            "add_eos": config.add_eos,
-        },
-    }
-
-
-def _tokenizer_to_json(config: RnaBertConfig) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "RnaTokenizer",
-        "bos_token": "<cls>" if config.add_bos else None,
-        "cls_token": "<cls>" if config.add_bos else None,
-        "eos_token": "<eos>" if config.add_eos else None,
-        "sep_token": "<eos>" if config.add_eos else None,
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-        "additional_special_tokens": ["<null>"],
-        "codon": False,
-        "nmers": 1,
-        "replace_T_with_U": True,
-        "model_max_length": config.max_sequence_length,
-    }

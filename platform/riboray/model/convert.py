@@ -7,12 +7,8 @@ from typing import Any
 
 from riboray.alphabet import get_vocabulary
 from riboray.errors import ConfigError
-from riboray.model.checkpoint import (
-    convert_vocabulary,
-    describe,
-    load_checkpoint,
-    save_checkpoint,
-)
+from riboray.model.checkpoint import describe, load_checkpoint, save_checkpoint
+from riboray.model.vocabulary import convert_vocabulary
 
 __all__ = ["ConvertConfig", "convert"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,6 +33,14 @@ from riboray.pretraining.report import (
     summarise,
     validation_line,
 )
+from riboray.pretraining.rundir import (
+    RunDirectory,
+    adopt_streams,
+    check_ownership,
+    finished_summary,
+    limits_of,
+    lock,
+)
 from riboray.rayenv import prepare_ray
 
 __all__ = ["Interrupted", "pretrain"]
@@ -50,33 +57,6 @@ class Interrupted(RiborayError):
     """The user stopped the run; what is needed to go on is on disk."""
 
     exit_code = 130
-
-
-@dataclass(frozen=True)
-class _RunDirectory:
-    """A run's place on disk."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "resolved_config.yaml"
-
-    @property
-    def marker(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint"
 
 
 def pretrain(config: PretrainConfig) -> Record:
@@ -107,18 +87,18 @@ def pretrain(config: PretrainConfig) -> Record:
     """
     config = _resolve(config)
     assert config.run_name is not None
-    run = _RunDirectory(Path(config.storage).resolve() / config.run_name)
+    run = RunDirectory(Path(config.storage).resolve() / config.run_name)
     existing = run.path.exists()
-    config = _adopt_streams(config, run)
-    _check_ownership(config, run)
-    if (done := _finished(config, run)) is not None:
+    config = adopt_streams(config, run)
+    check_ownership(config, run)
+    if (done := finished_summary(config, run)) is not None:
         say(f"run {config.run_name} is complete already; {run.checkpoint}")
         return done
     _check_inputs(config)
     say(f"riboray {__version__}  pretrain  {run.path}")
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        with _lock(run):
+        with lock(run):
             corpus = _corpus_of(config, run)
             data = prepare_data(corpus, config, config.batches_per_step or config.num_workers)
             write_json(run.marker, {"fingerprint": config.fingerprint(), "version": __version__})
@@ -149,50 +129,6 @@ def _resolve(config: PretrainConfig) -> PretrainConfig:
     return replace(config, **changes)
 
 
-def _adopt_streams(config: PretrainConfig, run: _RunDirectory) -> PretrainConfig:
-    """Fix the batches of a step: as the run began with, else one for each worker."""
-    if config.batches_per_step is None:
-        streams = config.num_workers
-        if run.config.is_file():
-            stored = yaml.safe_load(run.config.read_text("utf-8"))
-            streams = int(stored.get("batches_per_step") or streams)
-        config = replace(config, batches_per_step=streams)
-    assert config.batches_per_step is not None
-    if config.batches_per_step < config.num_workers:
-        raise ConfigError(
-            f"batches_per_step={config.batches_per_step} leaves some of "
-            f"{config.num_workers} workers without work; lower num_workers"
-        )
-    return config
-
-
-def _check_ownership(config: PretrainConfig, run: _RunDirectory) -> None:
-    if not run.path.exists():
-        return
-    if not run.path.is_dir():
-        raise OutputError(run.path, "is a file, not a run directory")
-    if not run.marker.is_file():
-        if any(run.path.iterdir()):
-            raise OutputError(run.path, "holds other files; choose another --run-name")
-        return
-    marker = json.loads(run.marker.read_text("utf-8"))
-    if marker.get("fingerprint") != config.fingerprint():
-        raise OutputError(
-            run.path,
-            f"belongs to a run with other options ({run.config.name} there shows them); "
-            "choose another --run-name",
-        )
-
-
-def _finished(config: PretrainConfig, run: _RunDirectory) -> Record | None:
-    """Return the summary of a run that reached the limits asked for."""
-    if not run.summary.is_file():
-        return None
-    summary: Record = json.loads(run.summary.read_text("utf-8"))
-    limits = {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
-    return summary if summary.get("limits") == limits else None
-
-
 def _check_inputs(config: PretrainConfig) -> None:
     """Find the commonest mistakes before anything is created."""
     for path in (*config.corpus, *config.alignments):
@@ -214,18 +150,7 @@ def _first_existing(path: Path) -> Path:
     return path
 
 
-@contextmanager
-def _lock(run: _RunDirectory) -> Iterator[None]:
-    """Keep other processes out of the run directory; the lock dies with the process."""
-    with (run.path / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(run.path, "another process is training in it") from error
-        yield
-
-
-def _corpus_of(config: PretrainConfig, run: _RunDirectory) -> Path:
+def _corpus_of(config: PretrainConfig, run: RunDirectory) -> Path:
     """Return the corpus directory: one given, or one made from the files given."""
     folders = [path for path in config.corpus if Path(path).is_dir()]
     if folders:
@@ -252,7 +177,7 @@ def _corpus_of(config: PretrainConfig, run: _RunDirectory) -> Path:
     return corpus
 
 
-def _train(config: PretrainConfig, run: _RunDirectory, data: TrainingData) -> Record:
+def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Record:
     address = prepare_ray(config.ray_address)
     from riboray.pipeline import connect
     from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
@@ -305,7 +230,7 @@ def _announce(config: PretrainConfig, data: TrainingData) -> None:
 class _Display:
     """Shows records as they come, and keeps them in the run directory."""
 
-    def __init__(self, run: _RunDirectory) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._bar: Progress | None = None
         run.metrics.unlink(missing_ok=True)
@@ -351,7 +276,7 @@ def _stop_on_signal() -> Iterator[_Stop]:
 
 def _finish(
     config: PretrainConfig,
-    run: _RunDirectory,
+    run: RunDirectory,
     data: TrainingData,
     newest: Path,
     records: list[Record],
@@ -363,14 +288,13 @@ def _finish(
     shutil.rmtree(run.checkpoint, ignore_errors=True)
     staged.rename(run.checkpoint)
     draw_training_curve(records, run.path / "training_curve.png", f"riboray {config.run_name}")
-    limits = {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
     summary = {
         "run": config.run_name,
         "checkpoint": str(run.checkpoint),
         **summarise(records),
         "data": data.counts,
         "held_out_families": list(data.held_out_families),
-        "limits": limits,
+        "limits": limits_of(config),
         "riboray_version": __version__,
     }
     write_json(run.summary, summary)
@@ -378,7 +302,7 @@ def _finish(
     return summary
 
 
-def _print_summary(run: _RunDirectory, summary: Record) -> None:
+def _print_summary(run: RunDirectory, summary: Record) -> None:
     rows = [
         ("mlm_accuracy", "masked nucleotides recovered"),
         ("mlm_loss", "masked-language-modelling loss"),

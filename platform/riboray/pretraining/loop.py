@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.streams import Cursor, MlmBatch, PairBatch, StreamSpec
@@ -128,6 +128,126 @@ class _Meter:
         return values
 
 
+class _Now(NamedTuple):
+    """Where the run stands, agreed on by all workers."""
+
+    record: Record
+    progress: float
+    elapsed: float
+    stopping: bool
+
+    @property
+    def finished(self) -> bool:
+        return self.progress >= 1
+
+
+class _Run:
+    """A run that is going on: what `run` does, one method a line of it."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        trainer: Trainer,
+        specs: dict[str, StreamSpec],
+        open_stream: OpenStream,
+        validation: Validation,
+        session: Session,
+    ) -> None:
+        self.config, self.trainer, self.specs = config, trainer, specs
+        self.validation, self.session = validation, session
+        state: Record = {"step": 0, "elapsed_s": 0.0, "evaluated": -1, "cursors": {}}
+        self.history: list[Record] = []
+        checkpoint = session.restore()
+        if checkpoint is not None:
+            state, self.history = trainer.load(checkpoint)
+        self.feeds = {
+            name: _Feed(spec, trainer, open_stream, _cursors(state["cursors"].get(name), spec))
+            for name, spec in specs.items()
+        }
+        self.step_number: int = state["step"]
+        self.evaluated: int = state["evaluated"]
+        self.base = self.last_checkpoint = self.last_record = float(state["elapsed_s"])
+        self.start = time.monotonic()
+        self.meter = _Meter()
+
+    def emit(self, record: Record) -> None:
+        self.history.append(record)
+        if self.trainer.rank == 0:
+            self.session.publish(record)
+
+    def begin(self) -> None:
+        """Measure the untrained model, wait for data, and start the clock."""
+        if self.evaluated < 0:
+            beginning = {"step": 0, "progress": 0.0, "elapsed_s": 0.0}
+            beginning |= _named(dict.fromkeys(self.feeds, 0.0))
+            measured = self.trainer.evaluate(self.validation)
+            self.emit({"kind": "validation", **beginning, **measured})
+            self.evaluated = 0
+        for feed in self.feeds.values():
+            feed.wait()
+        self.start = self.meter.since = time.monotonic()
+
+    def look(self) -> _Now:
+        """Find out, together with the other workers, where the run stands."""
+        local = (self.base + time.monotonic() - self.start, self.session.stop_requested())
+        visits = (feed.visits for feed in self.feeds.values())
+        shared = self.trainer.all_sum([*local, *visits])
+        elapsed = shared[0] / self.trainer.world_size
+        epochs = {
+            name: count / len(self.specs[name].windows)
+            for name, count in zip(self.feeds, shared[2:], strict=True)
+        }
+        step = self.step_number
+        progress = _progress(self.config, step, elapsed, next(iter(epochs.values())))
+        record = {"step": step, "progress": progress, "elapsed_s": round(elapsed, 3)}
+        return _Now({**record, **_named(epochs)}, progress, elapsed, shared[1] > 0)
+
+    def measure(self, now: _Now) -> Record | None:
+        """Measure on held-out data if it is time."""
+        due = int(now.progress * (self.config.evaluations + 1))
+        if due <= self.evaluated and not now.finished:
+            return None
+        measured = {"kind": "validation", **now.record, **self.trainer.evaluate(self.validation)}
+        self.emit(measured)
+        self.evaluated = due
+        self.meter.since = time.monotonic()
+        return measured
+
+    def checkpoint(self, now: _Now, measured: bool) -> None:
+        """Write a checkpoint after a measurement, before a stop, and every so often."""
+        late = now.elapsed - self.last_checkpoint > 60 * self.config.checkpoint_minutes
+        if not (measured or late or now.stopping):
+            return
+        state = {
+            "step": self.step_number,
+            "elapsed_s": now.elapsed,
+            "evaluated": self.evaluated,
+            "cursors": {name: feed.all_cursors(self.trainer) for name, feed in self.feeds.items()},
+        }
+        record = {"kind": "checkpoint", **now.record}
+        _commit(self.trainer, self.session, state, self.history, record)
+        self.last_checkpoint = now.elapsed
+
+    def step(self, now: _Now) -> None:
+        """Take a step and, every so often, record what it did."""
+        config = self.config
+        factor = learning_rate_factor(now.progress, config.warmup)
+        sal_on = "sal" in self.feeds and now.progress >= config.sal_start
+        metrics = self.trainer.step(
+            cast(list[MlmBatch], self.feeds["mlm"].take() if "mlm" in self.feeds else []),
+            cast(list[PairBatch], self.feeds["sal"].take() if sal_on else []),
+            rate_factor=factor,
+            sal_weight=config.sal_weight,
+        )
+        self.step_number += 1
+        self.meter.steps.append(metrics)
+        if now.elapsed - self.last_record >= max(_RECORD_SECONDS, now.elapsed / 2000):
+            values = {"step": self.step_number, "learning_rate": config.learning_rate * factor}
+            averages = self.meter.record(time.monotonic())
+            self.emit({"kind": "train", **now.record, **values, **averages})
+            self.last_record = now.elapsed
+
+
 def run(
     config: PretrainConfig,
     trainer: Trainer,
@@ -158,76 +278,15 @@ def run(
     dict
         The last record: step, progress and final measurements.
     """
-    state: Record = {"step": 0, "elapsed_s": 0.0, "evaluated": -1, "cursors": {}}
-    history: list[Record] = []
-    checkpoint = session.restore()
-    if checkpoint is not None:
-        state, history = trainer.load(checkpoint)
-    feeds = {
-        name: _Feed(spec, trainer, open_stream, _cursors(state["cursors"].get(name), spec))
-        for name, spec in specs.items()
-    }
-    step, base = state["step"], state["elapsed_s"]
-    evaluated, last_checkpoint, last_record = state["evaluated"], base, base
-
-    def emit(record: Record) -> None:
-        history.append(record)
-        if trainer.rank == 0:
-            session.publish(record)
-
-    if evaluated < 0:
-        nothing_yet = {
-            "step": 0,
-            "progress": 0.0,
-            "elapsed_s": 0.0,
-            **_named(dict.fromkeys(feeds, 0.0)),
-        }
-        emit({"kind": "validation", **nothing_yet, **trainer.evaluate(validation)})
-        evaluated = 0
-    for feed in feeds.values():
-        feed.wait()
-    start = time.monotonic()  # of training: starting up and the first measurement do not count
-    meter = _Meter()
+    state = _Run(config, trainer, specs, open_stream, validation, session)
+    state.begin()
     while True:
-        local = (base + time.monotonic() - start, session.stop_requested())
-        shared = trainer.all_sum([*local, *(feed.visits for feed in feeds.values())])
-        elapsed = shared[0] / trainer.world_size
-        stopping = shared[1] > 0
-        epochs = dict(zip(feeds, shared[2:], strict=True))
-        epochs = {name: n / len(specs[name].windows) for name, n in epochs.items()}
-        progress = _progress(config, step, elapsed, next(iter(epochs.values())))
-        now = {"step": step, "progress": progress, "elapsed_s": round(elapsed, 3), **_named(epochs)}
-        finished = progress >= 1
-        due = int(progress * (config.evaluations + 1))
-        measured: Record | None = None
-        if due > evaluated or finished:
-            measured = {"kind": "validation", **now, **trainer.evaluate(validation)}
-            emit(measured)
-            evaluated = due
-            meter.since = time.monotonic()
-        late = elapsed - last_checkpoint > 60 * config.checkpoint_minutes
-        if (measured is not None and step > 0) or late or stopping:
-            cursors = {name: feed.all_cursors(trainer) for name, feed in feeds.items()}
-            resume = {"step": step, "elapsed_s": elapsed, "evaluated": evaluated}
-            record = {"kind": "checkpoint", **now}
-            _commit(trainer, session, {**resume, "cursors": cursors}, history, record)
-            last_checkpoint = elapsed
-        if finished or stopping:
-            return {**now, **(measured or {}), "finished": finished}
-        sal_on = "sal" in feeds and progress >= config.sal_start and config.sal_weight > 0
-        metrics = trainer.step(
-            cast(list[MlmBatch], feeds["mlm"].take() if "mlm" in feeds else []),
-            cast(list[PairBatch], feeds["sal"].take() if sal_on else []),
-            rate_factor=learning_rate_factor(progress, config.warmup),
-            sal_weight=config.sal_weight,
-        )
-        step += 1
-        meter.steps.append(metrics)
-        if elapsed - last_record >= max(_RECORD_SECONDS, elapsed / 2000):
-            rate = config.learning_rate * learning_rate_factor(progress, config.warmup)
-            train = {"kind": "train", **now, "step": step, "learning_rate": rate}
-            emit({**train, **meter.record(time.monotonic())})
-            last_record = elapsed
+        now = state.look()
+        measured = state.measure(now)
+        state.checkpoint(now, measured is not None)
+        if now.finished or now.stopping:
+            return {**now.record, **(measured or {}), "finished": now.finished}
+        state.step(now)
 
 
 def _named(epochs: dict[str, float]) -> Record:

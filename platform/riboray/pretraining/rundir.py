@@ -1,0 +1,125 @@
+"""A run's directory: what lies where, whose it is, and whether the run is over."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from riboray.errors import ConfigError, OutputError
+from riboray.pretraining.config import PretrainConfig
+
+__all__ = [
+    "RunDirectory",
+    "adopt_streams",
+    "check_ownership",
+    "finished_summary",
+    "limits_of",
+    "lock",
+]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run's place on disk."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The options of the run, every default filled in."""
+        return self.path / "resolved_config.yaml"
+
+    @property
+    def marker(self) -> Path:
+        """What identifies the run."""
+        return self.path / "run.json"
+
+    @property
+    def summary(self) -> Path:
+        """The outcome of a finished run."""
+        return self.path / "summary.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Records of training and validation, one a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained model."""
+        return self.path / "checkpoint"
+
+
+def limits_of(config: PretrainConfig) -> Record:
+    """Return what ends the run; a finished run with other limits goes on."""
+    return {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
+
+
+def adopt_streams(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
+    """Fix the batches of a step: as the run began with, else one for each worker."""
+    if config.batches_per_step is None:
+        streams = config.num_workers
+        if run.config.is_file():
+            stored = yaml.safe_load(run.config.read_text("utf-8"))
+            streams = int(stored.get("batches_per_step") or streams)
+        config = replace(config, batches_per_step=streams)
+    assert config.batches_per_step is not None
+    if config.batches_per_step < config.num_workers:
+        raise ConfigError(
+            f"batches_per_step={config.batches_per_step} leaves some of "
+            f"{config.num_workers} workers without work; lower num_workers"
+        )
+    return config
+
+
+def check_ownership(config: PretrainConfig, run: RunDirectory) -> None:
+    """Refuse a directory that is not this run's.
+
+    Raises
+    ------
+    OutputError
+        If it holds other files, or a run with other options.
+    """
+    if not run.path.exists():
+        return
+    if not run.path.is_dir():
+        raise OutputError(run.path, "is a file, not a run directory")
+    if not run.marker.is_file():
+        if any(run.path.iterdir()):
+            raise OutputError(run.path, "holds other files; choose another --run-name")
+        return
+    marker = json.loads(run.marker.read_text("utf-8"))
+    if marker.get("fingerprint") != config.fingerprint():
+        raise OutputError(
+            run.path,
+            f"belongs to a run with other options ({run.config.name} there shows them); "
+            "choose another --run-name",
+        )
+
+
+def finished_summary(config: PretrainConfig, run: RunDirectory) -> Record | None:
+    """Return the summary of a run that reached the limits asked for."""
+    if not run.summary.is_file():
+        return None
+    summary: Record = json.loads(run.summary.read_text("utf-8"))
+    return summary if summary.get("limits") == limits_of(config) else None
+
+
+@contextmanager
+def lock(run: RunDirectory) -> Iterator[None]:
+    """Keep other processes out of the run directory; the lock dies with the process."""
+    with (run.path / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(run.path, "another process is training in it") from error
+        yield
