@@ -36,7 +36,7 @@ class FamilyAlignment:
     ids : tuple of str
         Sequence names, as in the file.
     rows : tuple of str
-        Gapped rows, all of one length.
+        Gapped rows, all of one length, gaps as ``-``.
     ss_cons : str or None
         Consensus secondary structure, WUSS notation, one symbol a column.
     """

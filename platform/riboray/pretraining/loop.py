@@ -169,6 +169,7 @@ class _Run:
         self.base = self.last_checkpoint = self.last_record = float(state["elapsed_s"])
         self.start = time.monotonic()
         self.meter = _Meter()
+        self.rate = 0.0
 
     def emit(self, record: Record) -> None:
         self.history.append(record)
@@ -207,6 +208,7 @@ class _Run:
         due = int(now.progress * (self.config.evaluations + 1))
         if due <= self.evaluated and not now.finished:
             return None
+        self.record(now)
         measured = {"kind": "validation", **now.record, **self.trainer.evaluate(self.validation)}
         self.emit(measured)
         self.evaluated = due
@@ -241,8 +243,14 @@ class _Run:
         )
         self.step_number += 1
         self.meter.steps.append(metrics)
+        self.rate = config.learning_rate * factor
         if now.elapsed - self.last_record >= max(_RECORD_SECONDS, now.elapsed / 2000):
-            values = {"step": self.step_number, "learning_rate": config.learning_rate * factor}
+            self.record(now)
+
+    def record(self, now: _Now) -> None:
+        """Record the steps since the last record, if there are any."""
+        if self.meter.steps:
+            values = {"step": self.step_number, "learning_rate": self.rate}
             averages = self.meter.record(time.monotonic())
             self.emit({"kind": "train", **now.record, **values, **averages})
             self.last_record = now.elapsed

@@ -1,0 +1,193 @@
+"""The loop in one process: it learns, it stops and goes on bit for bit, it splits exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from riboray.corpus import IngestConfig, ingest
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
+from riboray.errors import CheckpointError
+from riboray.model import RnaBertConfig, load_checkpoint
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.data import prepare_data
+from riboray.pretraining.loop import LocalSession, run
+from riboray.pretraining.report import draw_training_curve, summarise
+from riboray.pretraining.streams import iterate_stream
+from riboray.pretraining.trainer import Trainer, learning_rate_factor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop") / "corpus"
+    ingest(
+        IngestConfig(
+            corpus=[SAMPLE_CORPUS],
+            alignments=[SAMPLE_ALIGNMENTS],
+            output=str(folder),
+            pairs_per_family=40,
+        )
+    )
+    return folder
+
+
+def make(**options):
+    tiny = RnaBertConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
+    )
+    defaults = {
+        "model": tiny,
+        "validation_families": ["RF00003", "RF00006"],
+        "validation_pairs": 20,
+        "max_steps": 10,
+        "evaluations": 1,
+    }
+    return PretrainConfig(**{**defaults, **options})
+
+
+def train(corpus, config, session=None, streams=2):
+    data = prepare_data(corpus, config, streams)
+    session = session or LocalSession()
+    trainer = Trainer(config, CPU)
+    last = run(config, trainer, data.specs, iterate_stream, data.validation, session)
+    return trainer, session, last
+
+
+def weights(trainer):
+    return {k: v.clone() for k, v in trainer.model.state_dict().items()}
+
+
+def test_both_objectives_are_learnt(corpus):
+    config = make(max_steps=120, learning_rate=5e-3)
+    _, session, last = train(corpus, config)
+    before = next(r for r in session.records if r["kind"] == "validation")
+    assert last["finished"]
+    assert last["step"] == 120
+    assert before["mlm_loss"] == pytest.approx(math.log(28), abs=0.2)
+    assert last["mlm_loss"] < 1.45
+    assert last["mlm_accuracy"] > before["mlm_accuracy"] + 0.1
+    assert last["sal_f1"] > before["sal_f1"] + 0.1
+    assert last["sal_loss"] < before["sal_loss"]
+
+
+@pytest.mark.parametrize("weights_of", [(1.0, 0.0), (0.0, 0.05)], ids=["mlm alone", "sal alone"])
+def test_each_objective_alone(corpus, weights_of):
+    mlm, sal = weights_of
+    config = make(max_steps=15, mlm_weight=mlm, sal_weight=sal)
+    trainer, session, _ = train(corpus, config)
+    training = [r for r in session.records if r["kind"] == "train"]
+    assert ("mlm_loss" in training[-1]) == bool(mlm)
+    assert ("sal_loss" in training[-1]) == bool(sal)
+    assert all(torch.isfinite(p).all() for p in trainer.parameters)
+
+
+def test_sal_joins_in_when_the_curriculum_says(corpus, monkeypatch):
+    monkeypatch.setattr("riboray.pretraining.loop._RECORD_SECONDS", 0.0)
+    _, session, _ = train(corpus, make(max_steps=10, sal_start=0.5))
+    training = [r for r in session.records if r["kind"] == "train"]
+    assert ["sal_loss" in r for r in training] == [False] * 5 + [True] * 5
+
+
+def test_stop_and_go_equals_going_through(corpus, tmp_path):
+    """10 steps = 5 steps, a checkpoint, a new process's worth of state, 5 more: bit for bit."""
+    config = make(max_steps=10, evaluations=1)  # the evaluation at step 5 makes a checkpoint
+    (tmp_path / "a").mkdir()
+    through, session, _ = train(corpus, config, LocalSession(folder=tmp_path / "a"))
+    checkpoint = tmp_path / "a" / "step-5"
+    assert json.loads((checkpoint / "training_state" / "state.json").read_text())["step"] == 5
+    resumed, again, _ = train(corpus, config, LocalSession(resume_from=checkpoint))
+    for key, tensor in weights(through).items():
+        assert torch.equal(tensor, weights(resumed)[key]), key
+    finals = [
+        {k: v for k, v in s.records[-1].items() if k != "elapsed_s"} for s in (session, again)
+    ]
+    assert finals[0] == finals[1]
+
+
+def test_two_streams_in_one_step_equal_one_larger_batch(corpus):
+    """A step over two streams is the mean over all their targets, not a mean of means."""
+    config = make(max_steps=3)
+    data = prepare_data(corpus, config, 2)
+    batches = [next(iterate_stream(data.specs["mlm"], k))[1] for k in range(2)]
+    pairs = [next(iterate_stream(data.specs["sal"], k))[1] for k in range(2)]
+    trainers = [Trainer(config, CPU) for _ in range(2)]
+    together = trainers[0].step(batches, pairs, rate_factor=1.0, sal_weight=0.05)
+    # By hand: sums of losses over sums of counts.
+    singles = [Trainer(config, CPU).step([b], [], rate_factor=0.0, sal_weight=0) for b in batches]
+    targets = [int((b.labels != 255).sum()) for b in batches]
+    mean = sum(s.mlm_loss * n for s, n in zip(singles, targets, strict=True)) / sum(targets)
+    assert together.mlm_loss == pytest.approx(mean, rel=1e-5)
+    assert together.pairs == sum(len(p.reference) for p in pairs)
+    assert together.tokens == sum(int(b.lengths.sum()) for b in (*batches, *pairs))
+
+
+def test_the_final_checkpoint_is_a_model(corpus, tmp_path):
+    config = make(max_steps=4)
+    trainer, _, _ = train(corpus, config, LocalSession(folder=tmp_path))
+    loaded = load_checkpoint(tmp_path / "step-4")
+    for key, tensor in weights(trainer).items():
+        assert torch.equal(tensor, loaded.model.state_dict()[key])
+    lines = (tmp_path / "step-4" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["kind"] == "validation"
+
+
+def test_a_checkpoint_of_another_model_is_refused(corpus, tmp_path):
+    train(corpus, make(max_steps=2), LocalSession(folder=tmp_path))
+    other = make(max_steps=4, model=replace(make().model, num_hidden_layers=1))
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(corpus, other, LocalSession(resume_from=tmp_path / "step-2"))
+    (tmp_path / "step-2" / "training_state" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="no usable training state"):
+        train(corpus, make(max_steps=4), LocalSession(resume_from=tmp_path / "step-2"))
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"max_steps": 3},
+        {"max_steps": None, "max_epochs": 0.2},
+        {"max_steps": None, "max_minutes": 0.02},
+    ],
+)
+def test_every_limit_ends_the_run(corpus, limit):
+    _, _, last = train(corpus, make(**limit))
+    assert last["finished"]
+    assert last["progress"] == 1.0
+
+
+def test_learning_rate_schedule():
+    factors = [learning_rate_factor(p / 100, 0.1) for p in range(101)]
+    assert factors[0] > 0
+    assert factors[10] == 1.0
+    assert factors[100] == pytest.approx(0.0, abs=1e-12)
+    assert all(a <= b for a, b in zip(factors[:10], factors[1:11], strict=True))
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert learning_rate_factor(0.0, 0.0) == 1.0
+
+
+def test_gradients_are_clipped(corpus):
+    config = make(max_grad_norm=1e-3)
+    data = prepare_data(corpus, config, 1)
+    trainer = Trainer(config, CPU)
+    batch = next(iterate_stream(data.specs["mlm"], 0))[1]
+    metrics = trainer.step([batch], [], rate_factor=1.0, sal_weight=0)
+    assert metrics.gradient_norm > 1e-3
+    total = sum(p.grad.square().sum() for p in trainer.parameters if p.grad is not None)
+    assert float(total) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_figure_and_summary(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("riboray.pretraining.loop._RECORD_SECONDS", 0.0)
+    _, session, last = train(corpus, make(max_steps=6))
+    draw_training_curve(session.records, tmp_path / "curve.png", "test")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    summary = summarise(session.records)
+    assert summary["steps"] == 6
+    assert summary["after"]["sal_f1"] == last["sal_f1"]
+    assert summary["before"]["mlm_loss"] > summary["after"]["mlm_loss"]
