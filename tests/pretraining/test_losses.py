@@ -132,12 +132,12 @@ def test_learning_lowers_the_loss_to_zero():
     optimizer = torch.optim.Adam([a, b], lr=0.05)
     for _ in range(400):
         loss = sal_loss(base_similarity(a, b), [12], [14], reference).sum()
-        if float(loss) == 0:
+        if loss.item() == 0:
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) == 0
+    assert loss.item() == 0
     best = align_batch(base_similarity(a, b).detach().numpy(), [12], [14]).partners
     assert best.tolist() == reference.tolist()
 
