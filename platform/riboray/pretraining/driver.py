@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,8 @@ def pretrain(config: PretrainConfig) -> Record:
     except (RiborayError, KeyboardInterrupt):
         if not existing and not run.marker.exists():
             shutil.rmtree(run.path, ignore_errors=True)
+            with suppress(OSError):
+                run.path.parent.rmdir()  # if it was made for this run, it is empty now
         raise
 
 

@@ -1,0 +1,70 @@
+"""Running the command line as a user does, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: A model and a run that take seconds; everything else is as for real.
+TINY = [
+    "--model.hidden-size=24",
+    "--model.num-hidden-layers=1",
+    "--model.num-attention-heads=4",
+    "--pairs-per-family=30",
+    "--validation-pairs=10",
+    "--evaluations=1",
+]
+
+
+def environment() -> dict[str, str]:
+    """The environment without anything that would point to another Ray."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+
+
+def start(arguments, cwd, **options):
+    """Start ``riboray VERB …`` in a process group of its own, as a shell would."""
+    command = [sys.executable, "-m", "riboray.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def riboray(*arguments, cwd, timeout=180):
+    """Run ``riboray VERB …`` to its end; return exit code, stdout, stderr."""
+    process = start(arguments, cwd)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out, err
+
+
+def records(run: Path) -> list[dict]:
+    """The records a run has written so far."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition, seconds=90, message="nothing happened"):
+    """Wait until ``condition()`` is true and return what it returned."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError(message)

@@ -1,0 +1,99 @@
+"""Ctrl-C, SIGTERM and kill -9 of the driver: the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import psutil
+import pytest
+
+from riboray.model import load_checkpoint
+from tests.integration.helpers import TINY, records, riboray, start, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RUN = [
+    "pretrain",
+    *TINY,
+    "--run-name",
+    "r",
+    "--max-steps",
+    "100000",
+    "--checkpoint-minutes",
+    "0.05",
+]
+
+
+def steps(run):
+    return max((r["step"] for r in records(run) if r["kind"] == "train"), default=0)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+    run = tmp_path / "runs" / "r"
+    process = start(RUN, tmp_path)
+    try:
+        wait_for(lambda: steps(run) > 3, message="no training")
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.poll() is None and process.kill()
+    assert process.returncode == 130
+    assert "stopping after this step" in err
+    last = err.strip().splitlines()[-1]
+    assert "checkpoint saved" in last
+    assert "--run-name r" in last
+    stopped = int(last.split("stopped at step ")[1].split(",")[0])
+    assert stopped >= steps(run) > 3
+    code, _, err = riboray(*RUN[:-4], "--max-steps", str(stopped + 5), cwd=tmp_path)
+    assert code == 0, err
+    assert "is complete already" in err.splitlines()[1], "the corpus is not made twice"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == stopped + 5
+    resumed = [r["step"] for r in records(run)]
+    assert resumed == sorted(resumed)
+    assert resumed[0] == 0, "the history of the first part is kept"
+    assert load_checkpoint(run / "checkpoint").model is not None
+    # A finished run is recognised; a run with other options is refused.
+    code, _, err = riboray(*RUN[:-4], "--max-steps", str(stopped + 5), cwd=tmp_path)
+    assert (code, "is complete already" in err) == (0, True)
+    code, _, err = riboray(*RUN, "--learning-rate", "0.5", cwd=tmp_path)
+    assert code == 2
+    assert "belongs to a run with other options" in err
+
+
+def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
+    run = tmp_path / "runs" / "r"
+    process = start(RUN, tmp_path)
+    # RunConfig keeps checkpoints in folders of their own below train/.
+    checkpoint = wait_for(
+        lambda: steps(run) > 3 and sorted((run / "train").glob("checkpoint_*/model.safetensors")),
+        message="no checkpoint",
+    )[-1]
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    # Ray's processes notice that their driver is gone and end by themselves.
+    _, alive = psutil.wait_procs(family, timeout=40)
+    for left in alive:
+        left.kill()
+    saved = json.loads((checkpoint.parent / "training_state" / "state.json").read_text())["step"]
+    code, _, err = riboray(*RUN[:-4], "--max-steps", str(saved + 30), cwd=tmp_path)
+    assert code == 0, err
+    assert json.loads((run / "summary.json").read_text())["steps"] == saved + 30
+    history = [r["step"] for r in records(run)]
+    assert history == sorted(history), "no step was trained on twice in the history"
+
+
+def test_two_processes_cannot_share_a_run(tmp_path):
+    process = start(RUN, tmp_path)
+    try:
+        wait_for(lambda: (tmp_path / "runs" / "r" / "run.json").exists())
+        code, _, err = riboray(*RUN, cwd=tmp_path)
+        assert code == 2
+        assert "another process is training in it" in err.splitlines()[-1]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 130

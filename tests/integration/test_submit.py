@@ -1,0 +1,106 @@
+"""`ray start --head` and `ray job submit`: ports of our own, ended by pid and not `ray stop`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.helpers import ROOT, TINY, environment, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head node on loopback, of the kind `ray start --head` makes."""
+    # Ray puts sockets there, whose paths must stay below 108 bytes: pytest's folders are longer.
+    folder = Path(f"/tmp/riboray-test-{os.getpid()}")
+    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    env = environment() | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
+    command += ["--object-store-memory=134217728"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    log = tmp_path_factory.mktemp("head") / "log"
+    with log.open("w") as out:
+        head = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+
+        def up():
+            assert head.poll() is None, log.read_text()
+            done = subprocess.run(
+                [RAY, "job", "list", "--address", address], env=env, capture_output=True
+            )
+            return done.returncode == 0
+
+        wait_for(up, 90, "the head did not come up")
+        yield address, env
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True)
+        head.terminate()
+        head.wait(30)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for process in alive:
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def submit(cluster, *entrypoint):
+    address, env = cluster
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+
+
+def test_the_job_trains_on_the_cluster(cluster, tmp_path):
+    done = submit(
+        cluster,
+        *("python", "jobs/pretrain.py", *TINY, "--storage", str(tmp_path), "--run-name", "job"),
+        *("--max-steps", "6"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "alignment F1, held-out families" in done.stdout
+    summary = json.loads((tmp_path / "job" / "summary.json").read_text())
+    assert summary["steps"] == 6
+    assert (tmp_path / "job" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_a_job_that_fails_says_so(cluster):
+    done = submit(cluster, "python", "jobs/pretrain.py", "--corpus", "/nowhere.fa")
+    assert done.returncode == 1
+    assert "/nowhere.fa: no such file" in done.stdout
+
+
+def test_the_upload_is_small(root):
+    """What .rayignore leaves in must stay far below Ray's limit of 100 MiB."""
+    from ray._private.runtime_env.packaging import _dir_travel
+
+    kept: list[Path] = []
+    _dir_travel(root, [], kept.append, include_gitignore=True)
+    files = [p for p in kept if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 2 << 20
+    names = {str(p.relative_to(root)) for p in files}
+    sample = "platform/riboray/corpus/sample/sequences.fa.gz"
+    assert {"jobs/pretrain.py", "platform/riboray/cli.py", "serve/app.py", sample} <= names
+    assert not any(name.startswith((".git/", "tests/", "runs/")) for name in names)
