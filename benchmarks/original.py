@@ -99,7 +99,7 @@ def _align(match, false, missed, n, m):
 def per_pair_sal_step(
     hidden_a: list[Tensor], hidden_b: list[Tensor], references: list[np.ndarray]
 ) -> Tensor:
-    """Compute the structural-alignment loss of a batch, one pair at a time, through Python lists."""
+    """Compute the structural-alignment loss of a batch, pair by pair, through Python lists."""
     total = torch.zeros(())
     for a, b, reference in zip(hidden_a, hidden_b, references, strict=True):
         n, m = len(a), len(b)

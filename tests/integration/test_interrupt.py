@@ -14,16 +14,8 @@ from tests.integration.helpers import TINY, records, riboray, start, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-RUN = [
-    "pretrain",
-    *TINY,
-    "--run-name",
-    "r",
-    "--max-steps",
-    "100000",
-    "--checkpoint-minutes",
-    "0.05",
-]
+NAMED = ["pretrain", *TINY, "--checkpoint-minutes", "0.05", "--run-name", "r"]
+RUN = [*NAMED, "--max-steps", "100000"]
 
 
 def steps(run):
@@ -46,7 +38,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert "--run-name r" in last
     stopped = int(last.split("stopped at step ")[1].split(",")[0])
     assert stopped >= steps(run) > 3
-    code, _, err = riboray(*RUN[:-4], "--max-steps", str(stopped + 5), cwd=tmp_path)
+    code, _, err = riboray(*NAMED, "--max-steps", str(stopped + 5), cwd=tmp_path)
     assert code == 0, err
     assert "is complete already" in err.splitlines()[1], "the corpus is not made twice"
     summary = json.loads((run / "summary.json").read_text())
@@ -56,7 +48,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert resumed[0] == 0, "the history of the first part is kept"
     assert load_checkpoint(run / "checkpoint").model is not None
     # A finished run is recognised; a run with other options is refused.
-    code, _, err = riboray(*RUN[:-4], "--max-steps", str(stopped + 5), cwd=tmp_path)
+    code, _, err = riboray(*NAMED, "--max-steps", str(stopped + 5), cwd=tmp_path)
     assert (code, "is complete already" in err) == (0, True)
     code, _, err = riboray(*RUN, "--learning-rate", "0.5", cwd=tmp_path)
     assert code == 2
@@ -79,7 +71,7 @@ def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
     for left in alive:
         left.kill()
     saved = json.loads((checkpoint.parent / "training_state" / "state.json").read_text())["step"]
-    code, _, err = riboray(*RUN[:-4], "--max-steps", str(saved + 30), cwd=tmp_path)
+    code, _, err = riboray(*NAMED, "--max-steps", str(saved + 30), cwd=tmp_path)
     assert code == 0, err
     assert json.loads((run / "summary.json").read_text())["steps"] == saved + 30
     history = [r["step"] for r in records(run)]
