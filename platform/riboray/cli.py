@@ -7,7 +7,9 @@ A verb is a config dataclass and a function that takes it. Flags (``--max-minute
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -111,9 +113,12 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     int
         Exit code, as `main`.
     """
-    verb = VERBS[name]
     from riboray.options import parse_config
 
+    verb = VERBS[name]
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM (`kill`, `ray job stop`, a spot machine going away) ends a verb as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config_class, function = verb.load()
         config = parse_config(name, config_class, sys.argv[1:] if arguments is None else arguments)

@@ -7,6 +7,7 @@ input or configuration, 1 for a failure of riboray itself.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -26,6 +27,16 @@ class RiborayError(Exception):
     """Base of all errors that riboray raises on purpose."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error travel between processes with its fields, whatever its signature."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[RiborayError], args: tuple[Any, ...], fields: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(RiborayError, ValueError):

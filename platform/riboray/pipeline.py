@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +66,9 @@ def connect(address: str, *, cpus: float) -> Iterator[dict[str, float]]:
             ray.init(address=address, runtime_env=_shipped_code(), **quiet)
         except ConnectionError as error:
             raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put a handler here that leaves at once, without cleaning up.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:

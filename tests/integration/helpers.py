@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 
 
-def start(arguments, cwd, **options):
+def start(arguments, cwd, stderr=subprocess.PIPE):
     """Start ``riboray VERB …`` in a process group of its own, as a shell would."""
     command = [sys.executable, "-m", "riboray.cli", *map(str, arguments)]
     return subprocess.Popen(
@@ -36,10 +36,9 @@ def start(arguments, cwd, **options):
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
-        **options,
     )
 
 

@@ -67,7 +67,7 @@ def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
     process.kill()
     process.communicate(timeout=30)
     # Ray's processes notice that their driver is gone and end by themselves.
-    _, alive = psutil.wait_procs(family, timeout=40)
+    _, alive = psutil.wait_procs(family, timeout=15)
     for left in alive:
         left.kill()
     saved = json.loads((checkpoint.parent / "training_state" / "state.json").read_text())["step"]

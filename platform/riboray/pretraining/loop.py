@@ -220,6 +220,7 @@ class _Run:
         late = now.elapsed - self.last_checkpoint > 60 * self.config.checkpoint_minutes
         if not (measured or late or now.stopping):
             return
+        self.record(now)
         state = {
             "step": self.step_number,
             "elapsed_s": now.elapsed,

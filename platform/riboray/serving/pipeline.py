@@ -64,24 +64,29 @@ def build(arguments: dict[str, str]) -> Any:
 
 
 def serve_forever(config: ServeConfig, on_ready: Callable[[], None]) -> None:
-    """Serve until interrupted; call ``on_ready`` once requests are answered.
+    """Serve until SIGINT or SIGTERM, which both raise KeyboardInterrupt.
+
+    Parameters
+    ----------
+    config : ServeConfig
+        With ``ray_address`` resolved by `riboray.rayenv.prepare_ray`.
+    on_ready : callable
+        Called once requests are answered.
 
     Raises
     ------
     RiborayError
         If the deployment does not come up.
     """
-    if config.ray_address is None:
-        raise ConfigError("ray_address must be resolved by prepare_ray")
+    assert config.ray_address is not None
     with connect(config.ray_address, cpus=1):
         serve.start(http_options={"host": config.host, "port": config.port})
         try:
             serve.run(build({"checkpoint": config.checkpoint}), name="riboray", route_prefix="/")
-        except RuntimeError as error:
-            raise RiborayError(f"serving did not start: {first_line(error)}") from error
-        on_ready()
-        try:
+            on_ready()
             while True:
                 time.sleep(1)
+        except RuntimeError as error:
+            raise RiborayError(f"serving did not start: {first_line(error)}") from error
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
