@@ -46,26 +46,10 @@ def connect(address: str, *, cpus: float) -> Iterator[dict[str, float]]:
     ConfigError
         If there is no Ray at the address.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address == LOCAL:
-        # Ray makes itself a token for the loopback ports of a local cluster, and says so at length.
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        available = max(os.cpu_count() or 1, int(cpus)) + _SPARE_CPUS
-        ray.init(
-            address=LOCAL,
-            num_cpus=available,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            runtime_env={"env_vars": _worker_environment() | _source_path()},
-            **quiet,
-        )
-        _protect_token()
-    else:
-        try:
-            ray.init(address=address, runtime_env=_shipped_code(), **quiet)
-        except ConnectionError as error:
-            raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}") from error
+    try:
+        _start(address, cpus)
+    except SystemExit as error:  # Ray's own handler of SIGTERM, while it starts
+        raise KeyboardInterrupt from error
     if threading.current_thread() is threading.main_thread():
         # Ray has put a handler here that leaves at once, without cleaning up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -75,6 +59,28 @@ def connect(address: str, *, cpus: float) -> Iterator[dict[str, float]]:
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _start(address: str, cpus: float) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address != LOCAL:
+        try:
+            ray.init(address=address, runtime_env=_shipped_code(), **quiet)
+        except ConnectionError as error:
+            raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}") from error
+        return
+    # Ray makes itself a token for the loopback ports of a local cluster, and says so at length.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    ray.init(
+        address=LOCAL,
+        num_cpus=max(os.cpu_count() or 1, int(cpus)) + _SPARE_CPUS,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": _worker_environment() | _source_path()},
+        **quiet,
+    )
+    _protect_token()
 
 
 def _worker_environment() -> dict[str, str]:

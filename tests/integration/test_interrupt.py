@@ -86,6 +86,6 @@ def test_two_processes_cannot_share_a_run(tmp_path):
         assert code == 2
         assert "another process is training in it" in err.splitlines()[-1]
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == 130

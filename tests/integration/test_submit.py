@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,11 +60,11 @@ def cluster(tmp_path_factory):
         yield address, env
     finally:
         family = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        head.wait(30)
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
-            process.kill()
+        for process in (psutil.Process(head.pid), *family):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+        psutil.wait_procs(family, timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
