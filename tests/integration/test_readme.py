@@ -54,7 +54,9 @@ def test_the_first_command_trains_rnabert(tmp_path):
     shown = done.stderr
     assert "sequences   2,264 read = 2,257 kept + 0 duplicates + 7 rejected" in shown
     assert re.search(r"training +\d+%  ETA \d+:\d\d  step \d+ .*tok/s.*pairs/s", shown)
-    assert shown.strip().splitlines()[-1].startswith("  riboray serve --checkpoint runs/pretrain-")
+    last = shown.strip().splitlines()[-1].strip()
+    assert last.startswith(".venv/bin/riboray serve --checkpoint runs/pretrain-")
+    assert (tmp_path / last.split()[0]).exists()
     (run,) = (tmp_path / "runs").iterdir()
     for name in (
         "checkpoint/model.safetensors",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -319,8 +320,15 @@ def _print_summary(run: RunDirectory, summary: Record) -> None:
         f"\n  {summary['steps']:,} steps in {summary['training_seconds'] / 60:.1f} min, "
         f"{summary['tokens_per_s'] or 0:,.0f} tokens/s, {summary['pairs_per_s'] or 0:,.0f} pairs/s"
     )
-    here = Path.cwd()
-    short = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
+    short = _from_here(run.path)
+    beside = Path(sys.executable).with_name("riboray")
+    command = "riboray" if shutil.which("riboray") or not beside.exists() else _from_here(beside)
     say(f"  model       {short / 'checkpoint'}  (multimolecule opens it too)")
     say(f"  figure      {short / 'training_curve.png'}")
-    say(f"\nNext: look at it over HTTP with\n  riboray serve --checkpoint {short / 'checkpoint'}")
+    say(f"\nNext: look at it over HTTP with\n  {command} serve --checkpoint {short / 'checkpoint'}")
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path as short as it can be typed."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
