@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from riboray.corpus import IngestConfig, ingest
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.model import RnaBertConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +47,21 @@ def devdata() -> Path:
     folder = Path(os.environ.get("RIBORAY_DEVDATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no development data in {folder}; set RIBORAY_DEVDATA to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_corpus(tmp_path_factory) -> Path:
+    """The bundled sample as a corpus directory, with 40 pairs a family."""
+    folder = tmp_path_factory.mktemp("sample") / "corpus"
+    ingest(
+        IngestConfig(
+            corpus=[SAMPLE_CORPUS],
+            alignments=[SAMPLE_ALIGNMENTS],
+            output=str(folder),
+            pairs_per_family=40,
+        )
+    )
     return folder
 
 

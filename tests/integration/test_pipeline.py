@@ -11,8 +11,6 @@ import psutil
 import pytest
 import torch
 
-from riboray.corpus import IngestConfig, ingest
-from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import CheckpointError, ConfigError
 from riboray.model import RnaBertConfig, load_checkpoint
 from riboray.pretraining.config import PretrainConfig
@@ -25,17 +23,8 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipeline") / "corpus"
-    ingest(
-        IngestConfig(
-            corpus=[SAMPLE_CORPUS],
-            alignments=[SAMPLE_ALIGNMENTS],
-            output=str(folder),
-            pairs_per_family=40,
-        )
-    )
-    return folder
+def corpus(sample_corpus):
+    return sample_corpus
 
 
 CONFIG = PretrainConfig(

@@ -9,8 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riboray.corpus import IngestConfig, ingest
-from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import CheckpointError
 from riboray.model import RnaBertConfig, load_checkpoint
 from riboray.pretraining.config import PretrainConfig
@@ -24,17 +22,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loop") / "corpus"
-    ingest(
-        IngestConfig(
-            corpus=[SAMPLE_CORPUS],
-            alignments=[SAMPLE_ALIGNMENTS],
-            output=str(folder),
-            pairs_per_family=40,
-        )
-    )
-    return folder
+def corpus(sample_corpus):
+    return sample_corpus
 
 
 def make(**options):

@@ -8,9 +8,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from riboray.alphabet import decode
-from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.records import hash64
-from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import ConfigError
 from riboray.model import RnaBertConfig
 from riboray.pretraining.config import PretrainConfig
@@ -22,17 +20,8 @@ FAMILIES = ["RF00003", "RF00006"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("streams") / "corpus"
-    ingest(
-        IngestConfig(
-            corpus=[SAMPLE_CORPUS],
-            alignments=[SAMPLE_ALIGNMENTS],
-            output=str(folder),
-            pairs_per_family=40,
-        )
-    )
-    return folder
+def corpus(sample_corpus):
+    return sample_corpus
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,16 @@ before its first record is handed out, and the records are counted against the s
 from __future__ import annotations
 
 import codecs
-import gzip
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import pyfastx
 
+from riboray.corpus.files import opened
 from riboray.errors import FastaError
 
-__all__ = ["FastaRecord", "is_gzip", "open_binary", "read_fasta", "scan_fasta"]
+__all__ = ["FastaRecord", "read_fasta", "scan_fasta"]
 
 _CHUNK = 1 << 20
 
@@ -44,17 +42,6 @@ class FastaRecord:
     id: str
     description: str
     sequence: str
-
-
-def is_gzip(path: Path) -> bool:
-    """Tell whether a file is gzip by its first bytes, whatever it is called."""
-    with path.open("rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
-
-
-def open_binary(path: Path) -> BinaryIO:
-    """Open a plain or gzip file for reading bytes."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else path.open("rb")
 
 
 def read_fasta(path: str | Path) -> Iterator[FastaRecord]:
@@ -103,22 +90,10 @@ def scan_fasta(path: str | Path) -> int:
         If the file is missing, empty, damaged or something other than FASTA.
     """
     path = Path(path)
-    if not path.is_file():
-        reason = "is a directory, not a FASTA file" if path.is_dir() else "no such file"
-        raise FastaError(path, reason)
     scan = _Scan(path)
-    try:
-        with open_binary(path) as handle:
-            while chunk := handle.read(_CHUNK):
-                scan.feed(chunk)
-    except EOFError as error:
-        reason = "gzip file ends too early: it is truncated; fetch it again"
-        raise FastaError(path, reason, scan.records or None) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        reason = f"gzip file is damaged ({error}); fetch it again"
-        raise FastaError(path, reason, scan.records or None) from error
-    except OSError as error:
-        raise FastaError(path, f"cannot be read ({error})") from error
+    with opened(path, FastaError, "FASTA", lambda: scan.records or None) as handle:
+        while chunk := handle.read(_CHUNK):
+            scan.feed(chunk)
     return scan.finish()
 
 

@@ -6,16 +6,14 @@ the alignment, and a truncated file is noticed.
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from Bio import AlignIO
 
-from riboray.corpus.fasta import open_binary
+from riboray.corpus.files import opened
 from riboray.errors import StockholmError
 
 __all__ = ["FamilyAlignment", "read_stockholm"]
@@ -69,9 +67,6 @@ def read_stockholm(path: str | Path) -> Iterator[FamilyAlignment]:
         parsed; the message names the alignment.
     """
     path = Path(path)
-    if not path.is_file():
-        reason = "is a directory, not a Stockholm file" if path.is_dir() else "no such file"
-        raise StockholmError(path, reason)
     number = 0
     for number, block in enumerate(_blocks(path), start=1):
         yield _parse(path, number, block)
@@ -83,31 +78,27 @@ def _blocks(path: Path) -> Iterator[str]:
     """Cut a file into the texts of its alignments, each with its header and ``//`` line."""
     lines: list[str] = []
     count = 0
-    try:
-        # Rfam's author names are Latin-1 in places; sequences and ids are ASCII. Latin-1
-        # decodes any byte, so a name can never make a seed alignment unreadable.
-        with io.TextIOWrapper(open_binary(path), encoding="latin-1") as handle:
-            for line in handle:
-                if "\0" in line:
-                    raise StockholmError(path, "NUL byte: damaged or binary", count + 1)
-                if not lines:
-                    if not line.strip():
-                        continue
-                    if not line.startswith("# STOCKHOLM"):
-                        found = line[:20].rstrip()
-                        reason = f"not Stockholm: starts with {found!r}, expected '# STOCKHOLM 1.0'"
-                        raise StockholmError(path, reason, count + 1)
-                lines.append(line)
-                if line.rstrip() == "//":
-                    count += 1
-                    yield "".join(lines)
-                    lines = []
-    except EOFError as error:
-        reason = "gzip file ends too early: it is truncated; fetch it again"
-        raise StockholmError(path, reason, count + 1) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        reason = f"gzip file is damaged ({error}); fetch it again"
-        raise StockholmError(path, reason, count + 1) from error
+    # Rfam's author names are Latin-1 in places; sequences and ids are ASCII. Latin-1 decodes any
+    # byte, so a name can never make a seed alignment unreadable.
+    with (
+        opened(path, StockholmError, "Stockholm", lambda: count + 1) as handle,
+        io.TextIOWrapper(handle, encoding="latin-1") as text,
+    ):
+        for line in text:
+            if "\0" in line:
+                raise StockholmError(path, "NUL byte: damaged or binary", count + 1)
+            if not lines:
+                if not line.strip():
+                    continue
+                if not line.startswith("# STOCKHOLM"):
+                    found = line[:20].rstrip()
+                    reason = f"not Stockholm: starts with {found!r}, expected '# STOCKHOLM 1.0'"
+                    raise StockholmError(path, reason, count + 1)
+            lines.append(line)
+            if line.rstrip() == "//":
+                count += 1
+                yield "".join(lines)
+                lines = []
     if lines:
         raise StockholmError(path, "ends without '//': it is truncated", count + 1)
 
