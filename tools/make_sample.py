@@ -42,7 +42,7 @@ def read(folder: Path, files: dict[str, str | None]) -> list[tuple[str, FamilyAl
 def stockholm(accession: str, family: FamilyAlignment) -> str:
     """Write one alignment, all columns in one block, gaps as dashes."""
     width = max(map(len, ("#=GC SS_cons", *family.ids))) + 2
-    name = accession if family.name.startswith("alignment-") else family.name
+    name = family.name if family.accession == accession else accession
     lines = ["# STOCKHOLM 1.0", "", f"#=GF AC   {accession}", f"#=GF ID   {name}", ""]
     for identifier, row in zip(family.ids, family.rows, strict=True):
         lines.append(f"{identifier:<{width}}{normalise(row).replace('.', '-')}")

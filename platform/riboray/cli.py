@@ -132,7 +132,9 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"riboray {name}: {where}{error.strerror or error}", file=sys.stderr)
-        return 1
+        # A path that cannot be used is the user's to mend; a full disk is nobody's mistake.
+        wrong_path = PermissionError | NotADirectoryError | IsADirectoryError | FileNotFoundError
+        return 2 if isinstance(error, wrong_path) else 1
     if verb.prints:
         print(json.dumps(result, indent=2, default=str))
     return 0

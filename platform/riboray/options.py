@@ -10,8 +10,10 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
+import yaml
 from jsonargparse import (  # type: ignore[attr-defined]
     ActionConfigFile,
     ArgumentParser,
@@ -77,9 +79,24 @@ def parse_config(verb: str, config_class: type[T], arguments: Sequence[str]) -> 
         On an unknown option or a value that does not fit.
     """
     parser = _make_parser(verb, config_class)
+    _check_yaml(arguments)
     values = parser.parse_args(_join_lists(config_class, list(arguments)))
     values.pop("config", None)
     return config_class(**vars(parser.instantiate(values)))
+
+
+def _check_yaml(arguments: Sequence[str]) -> None:
+    """Name the file if a YAML file cannot be read: jsonargparse does not."""
+    for number, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        following = arguments[number + 1] if number + 1 < len(arguments) else ""
+        path = value if equals else following
+        if flag != "--config" or not Path(path).is_file():
+            continue
+        try:
+            yaml.safe_load(Path(path).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
@@ -103,6 +120,8 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     current: list[str] | None = None
     for argument in arguments:
         flag, equals, value = argument.partition("=")
+        if argument.startswith("-") and not argument.startswith("--"):
+            current = None
         if argument.startswith("--"):
             current = values.setdefault(flag, []) if flag in lists else None
             if current is None:

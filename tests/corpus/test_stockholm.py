@@ -46,7 +46,7 @@ def test_many_alignments_in_one_file(tmp_path, compress):
     assert first.ids == ("a/1-4", "b/2-5")
     assert first.rows == ("AC-GU", "ACU-U")
     assert first.ss_cons == "<..>."
-    assert (second.accession, second.number) == ("alignment-2", 2)
+    assert (second.accession, second.number) == ("x-2", 2)
     assert second.rows == ("ACGU", "A-GC")
     assert second.ss_cons is None
 

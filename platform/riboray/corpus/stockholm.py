@@ -28,7 +28,7 @@ class FamilyAlignment:
     number : int
         1-based position in the file.
     accession : str
-        ``#=GF AC``, else ``#=GF ID``, else ``alignment-<number>``.
+        ``#=GF AC``, else ``#=GF ID``, else ``<file>-<number>``.
     name : str
         ``#=GF ID``, else the accession.
     ids : tuple of str
@@ -114,7 +114,7 @@ def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
         for line in block.splitlines()
         if line.startswith(("#=GF AC ", "#=GF ID "))
     }
-    accession = features.get("AC") or features.get("ID") or f"alignment-{number}"
+    accession = features.get("AC") or features.get("ID") or f"{path.name.split('.')[0]}-{number}"
     return FamilyAlignment(
         number=number,
         accession=accession,

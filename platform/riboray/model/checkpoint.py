@@ -250,6 +250,10 @@ def _read_vocabulary(path: Path, values: dict[str, Any], required: str | None) -
 def _config_from_json(
     path: Path, values: dict[str, Any], tokens: Vocabulary, heads: tuple[str, ...]
 ) -> RnaBertConfig:
+    for name, supported in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+        if values.get(name, supported) != supported:
+            reason = f"{name} is {values[name]!r}; RNABERT has {supported!r}"
+            raise CheckpointError(path / "config.json", reason)
     shared = {name: values[name] for name in SHARED_FIELDS if name in values}
     ours = values.get("riboray")
     if ours is None:
@@ -286,7 +290,9 @@ def _build(path: Path, config: RnaBertConfig, state: StateDict) -> RnaBertForPre
     """Make the model and fill it, strictly."""
     model = RnaBertForPreTraining(config)
     if model.lm_head is not None and config.tie_word_embeddings:
-        state.setdefault("lm_head.decoder.weight", state["model.embeddings.word_embeddings.weight"])
+        words = state.get("model.embeddings.word_embeddings.weight")
+        if words is not None:
+            state.setdefault("lm_head.decoder.weight", words)
     state = _canonical(state)
     wanted = model.state_dict()
     missing = tuple(sorted(wanted.keys() - state.keys()))

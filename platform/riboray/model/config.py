@@ -57,6 +57,10 @@ class RnaBertConfig:
     """Which of ``pooler``, ``lm`` and ``ss`` the model has."""
 
     def __post_init__(self) -> None:
+        if self.num_attention_heads < 1:
+            raise ConfigError(
+                f"num_attention_heads must be at least 1, not {self.num_attention_heads}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size={self.hidden_size} is not a multiple of "
@@ -74,7 +78,21 @@ class RnaBertConfig:
         unknown = set(self.heads) - set(HEADS)
         if unknown:
             raise ConfigError(f"unknown heads {sorted(unknown)}; known are {', '.join(HEADS)}")
-        get_vocabulary(self.vocabulary)
+        # One order, so that equal models have equal configurations.
+        object.__setattr__(self, "heads", tuple(head for head in HEADS if head in self.heads))
+        self._check_conventions()
+
+    def _check_conventions(self) -> None:
+        for name, allowed in (
+            ("padding", ("masked", "original")),
+            ("lm_head_activation", ("none", "gelu")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        tokens = get_vocabulary(self.vocabulary)
+        for name, token in (("add_bos", "<cls>"), ("add_eos", "<eos>")):
+            if getattr(self, name) and tokens.id_of(token) is None:
+                raise ConfigError(f"{name}: the {self.vocabulary!r} vocabulary has no {token}")
 
     @property
     def tokens(self) -> Vocabulary:

@@ -13,9 +13,12 @@ from riboray.pretraining.masking import MaskingRule
 
 __all__ = ["PretrainConfig"]
 
-#: Options that may differ between the runs that share a run directory: where and how fast a run
-#: computes, what is shown, and when it ends; none of them changes what a step does.
+#: Options that may differ when a run is resumed: where and how fast it computes, what is shown, and
+#: when it ends. (The limits also set the learning-rate schedule: wider limits stretch it.) Inputs
+#: are told by the content of the corpus, not by their paths.
 _RESUMABLE = (
+    "corpus",
+    "alignments",
     "run_name",
     "storage",
     "num_workers",
@@ -102,8 +105,8 @@ class PretrainConfig:
     """Share of sequences, chosen by their hash, kept out of training to measure masked
     language modelling."""
     validation_families: list[str] = field(default_factory=list)
-    """Families kept out of training to measure structural alignment, by accession or name as in
-    the alignment file. Default: a share of them, chosen by hash."""
+    """Families kept out of training to measure structural alignment, by accession (by name, where
+    the file gives no accession). Default: a share of them, chosen by hash."""
     validation_family_share: float = 0.05
     """Share of families kept out if none is named."""
     validation_sequences: int = 512
@@ -148,7 +151,8 @@ class PretrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}")
-        for name in ("mlm_weight", "sal_weight", "weight_decay", "evaluations", "max_failures"):
+        not_negative = ("mlm_weight", "sal_weight", "weight_decay", "evaluations", "max_failures")
+        for name in (*not_negative, "seed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("sal_start", "warmup", "validation_share", "validation_family_share"):

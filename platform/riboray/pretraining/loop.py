@@ -170,6 +170,7 @@ class _Run:
         self.start = time.monotonic()
         self.meter = _Meter()
         self.rate = 0.0
+        self.just_begun = True
 
     def emit(self, record: Record) -> None:
         self.history.append(record)
@@ -206,6 +207,9 @@ class _Run:
     def measure(self, now: _Now) -> Record | None:
         """Measure on held-out data if it is time."""
         due = int(now.progress * (self.config.evaluations + 1))
+        if self.just_begun:
+            # A finished run that goes on with wider limits is at an earlier share of them.
+            self.evaluated, self.just_begun = min(self.evaluated, due), False
         if due <= self.evaluated and not now.finished:
             return None
         self.record(now)

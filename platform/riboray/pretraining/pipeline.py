@@ -21,6 +21,7 @@ import ray.train.torch
 import torch
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
@@ -37,8 +38,9 @@ __all__ = ["TrainingRun", "VisitDatasource", "gpus_wanted", "open_stream"]
 #: covers one visit, so that training can begin.
 _ROWS_PER_EXECUTION = 16_384
 _VISITS_PER_EXECUTION = 16
-#: CPU share of a read task: reading is light, and on a laptop the workers hold the CPUs.
-_READ_CPUS = 0.5
+#: A read task claims no CPU: the workers may hold all the cluster has, and a task that waited for
+#: one would wait for ever. Reading is light, and at most two tasks of a stream run at a time.
+_READ_CPUS = 0
 _BATCH_TYPES: dict[str, type[MlmBatch] | type[PairBatch]] = {"mlm": MlmBatch, "sal": PairBatch}
 _BATCH_SCHEMA = pa.schema([("visit", pa.int64()), ("batch", pa.int32()), ("payload", pa.binary())])
 
@@ -51,7 +53,7 @@ def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
     Raises
     ------
     ConfigError
-        If a fixed-size cluster can never place the workers.
+        If GPUs are asked for and there is none.
     """
     if config.device == "gpu" and not resources.get("GPU"):
         raise ConfigError("device is gpu, but the cluster has no GPU now; use cpu or auto")
@@ -281,7 +283,8 @@ class TrainingRun:
         RiborayError
             If training failed for good.
         """
-        board = ProgressBoard.remote()  # type: ignore[attr-defined]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ProgressBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         arguments = _WorkerArguments(self.config, self.specs, self.validation)
         trainer = ray.train.torch.TorchTrainer(
             _train_worker,

@@ -161,6 +161,7 @@ def _mlm_batches(
     lengths = table["length"].to_numpy()
     model, rule = spec.model, spec.masking
     batches = []
+    lengths = lengths + int(model.add_bos) + int(model.add_eos)
     for rows in plan_batches(lengths, spec.token_budget, jitter=_JITTER, generator=generator):
         tokens, sizes = encode(
             [sequences[row] for row in rows],
@@ -182,6 +183,7 @@ def _pair_batches(
         table = table.filter(pc.invert(pc.is_in(table["family"], value_set=held_out)))
     lengths = np.maximum(table["length_a"].to_numpy(), table["length_b"].to_numpy())
     pairs = list(zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True))
+    lengths = lengths + int(spec.model.add_bos) + int(spec.model.add_eos)
     plans = plan_batches(2 * lengths, spec.token_budget, jitter=_JITTER, generator=generator)
     return [pair_batch([pairs[row] for row in rows], spec.model) for rows in plans]
 

@@ -255,7 +255,14 @@ class Trainer:
             best = align_batch(
                 similarity.cpu().numpy(), lengths_a, lengths_b, self.config.gaps
             ).partners
-            losses = sal_loss(similarity, lengths_a, lengths_b, pairs.reference, self.config.gaps)
+            losses = sal_loss(
+                similarity,
+                lengths_a,
+                lengths_b,
+                pairs.reference,
+                self.config.gaps,
+                self.config.margins,
+            )
             for index, count in enumerate(count_aligned(best, pairs.reference), start=3):
                 sums[index] += count
             sums[6] += float(losses.sum())

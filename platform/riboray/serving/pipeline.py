@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from riboray import __version__
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import connect, first_line
+from riboray.rayenv import LOCAL
 from riboray.serving.config import ServeConfig
 from riboray.serving.service import Health, Info, Service
 
@@ -89,4 +90,7 @@ def serve_forever(config: ServeConfig, on_ready: Callable[[], None]) -> None:
         except RuntimeError as error:
             raise RiborayError(f"serving did not start: {first_line(error)}") from error
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            if config.ray_address == LOCAL:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+            else:  # others may serve on this cluster too
+                serve.delete("riboray")
