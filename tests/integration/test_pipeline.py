@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 
 import psutil
@@ -160,7 +161,10 @@ def test_gpus_are_asked_for_only_where_they_are():
 def test_our_ray_listens_on_loopback_alone(ray_local):
     me = psutil.Process()
     for process in (me, *me.children(recursive=True)):
-        for connection in process.net_connections("inet"):
+        connections = []
+        with suppress(psutil.NoSuchProcess):  # workers come and go
+            connections = process.net_connections("inet")
+        for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"), (
                     process.name(),

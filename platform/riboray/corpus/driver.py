@@ -13,17 +13,18 @@ __all__ = ["ingest_corpus", "say_counts"]
 
 def say_counts(manifest: Manifest, where: str) -> None:
     """Print how many records were read and what became of them."""
-    for kind in ("sequences", "families"):
+    for kind in ("sequences", "families", "rows"):
         read, kept, duplicates, rejected = (
             manifest.counts.get(f"{kind}_{outcome}", 0)
             for outcome in ("read", "kept", "duplicates", "rejected")
         )
+        label = "aligned" if kind == "rows" else kind
         if read:
             say(
-                f"  {kind:<11} {read:,} read = {kept:,} kept + {duplicates:,} duplicates "
+                f"  {label:<11} {read:,} read = {kept:,} kept + {duplicates:,} duplicates "
                 f"+ {rejected:,} rejected"
             )
-    if manifest.counts.get("sequences_rejected") or manifest.counts.get("families_rejected"):
+    if any(n for name, n in manifest.counts.items() if name.endswith(("rejected", "duplicates"))):
         say(f"  {'':<11} reasons in {where}/rejects.parquet")
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from riboray.alphabet import normalise
 from riboray.corpus.fasta import read_fasta
 from riboray.corpus.records import (
+    MEMBER_SCHEMA,
     PAIR_SCHEMA,
     REJECT_SCHEMA,
     SEQUENCE_SCHEMA,
@@ -64,6 +65,9 @@ class IngestConfig:
     duplicate_ids: Literal["suffix", "reject", "error"] = "suffix"
     """What to do when two different sequences share an id: append .2, .3, … to the later ones,
     reject them, or stop."""
+    ambiguity: Literal["keep", "reject"] = "keep"
+    """What to do with sequences that hold IUPAC ambiguity codes. RNABERT's original vocabulary has
+    no tokens for them."""
     pairs_per_family: int = 200
     """Sequence pairs drawn per family at most; a family has fewer if it has few members."""
     rows_per_shard: int = 25000
@@ -100,6 +104,8 @@ class _Corpus:
         self.config = config
         self.sequences: list[dict[str, Any]] = []
         self.pairs: list[dict[str, Any]] = []
+        self.members: list[dict[str, Any]] = []
+        self.accessions: set[str] = set()
         self.rejects: list[Reject] = []
         self.counts: Counter[str] = Counter()
         self._id_of_sequence: dict[str, str] = {}
@@ -109,13 +115,19 @@ class _Corpus:
         self.counts[f"{kind}_{'duplicates' if outcome == 'duplicate' else 'rejected'}"] += 1
         self.rejects.append(Reject(*where, outcome, reason))
 
+    def why_rejected(self, sequence: str) -> str | None:
+        """Apply the configuration's rules."""
+        config = self.config
+        keep = config.ambiguity == "keep"
+        return why_rejected(sequence, config.min_length, config.max_length, ambiguity=keep)
+
     def add_sequence(
         self, where: tuple[str, int, str], sequence: str, description: str, family: str | None
     ) -> None:
         """Keep, deduplicate or reject one sequence."""
         self.counts["sequences_read"] += 1
         sequence_id = where[2]
-        reason = why_rejected(sequence, self.config.min_length, self.config.max_length)
+        reason = self.why_rejected(sequence)
         if not sequence_id:
             reason = "record without an id"
         if reason is not None:
@@ -158,6 +170,11 @@ class _Corpus:
     def add_family(self, file: str, family: FamilyAlignment, into_corpus: bool) -> None:
         """Draw the pairs of one seed alignment."""
         self.counts["families_read"] += 1
+        if family.accession in self.accessions:
+            where = (file, family.number, family.accession)
+            self.reject("families", "rejected", where, "a family of this accession stands above")
+            return
+        self.accessions.add(family.accession)
         usable: list[tuple[str, str]] = []
         seen: set[str] = set()
         for number, (sequence_id, row) in enumerate(
@@ -168,13 +185,21 @@ class _Corpus:
             if into_corpus:
                 self.add_sequence(where, sequence, family.name, family.accession)
             self.counts["rows_read"] += 1
-            reason = why_rejected(sequence, self.config.min_length, self.config.max_length)
+            reason = self.why_rejected(sequence)
             if reason is not None:
                 self.reject("rows", "rejected", where, f"row {number}: {reason}")
             elif sequence in seen:
                 self.reject("rows", "duplicate", where, f"row {number}: sequence stands above")
             else:
                 seen.add(sequence)
+                self.members.append(
+                    {
+                        "family": family.accession,
+                        "name": family.name,
+                        "id": sequence_id,
+                        "sha256_64": hash64(sequence),
+                    }
+                )
                 usable.append((sequence_id, normalise(row)))
                 self.counts["rows_kept"] += 1
         if len(usable) < 2:
@@ -264,6 +289,8 @@ def ingest(config: IngestConfig, *, report: Callable[[str], None] = lambda _: No
             raise OutputError(output, "holds a corpus of other inputs or options")
         report(f"corpus {output} is complete already")
         return existing
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(output, "exists already; choose another directory or remove it")
     corpus = _Corpus(config)
     for path in config.corpus:
         report(f"reading {path}")
@@ -314,6 +341,7 @@ def _write(corpus: _Corpus, directory: Path) -> list[FileEntry]:
     return [
         *_write_shards(directory, "sequences", corpus.sequences, SEQUENCE_SCHEMA, size),
         *_write_shards(directory, "pairs", corpus.pairs, PAIR_SCHEMA, size),
+        *_write_shards(directory, "members", corpus.members, MEMBER_SCHEMA, size),
         _write_table(directory / "rejects.parquet", rejects, REJECT_SCHEMA, 50_000),
     ]
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from riboray.alphabet import IUPAC_NUCLEOTIDES
 
 __all__ = [
+    "MEMBER_SCHEMA",
     "PAIR_SCHEMA",
     "REJECT_SCHEMA",
     "SEQUENCE_SCHEMA",
@@ -51,6 +52,18 @@ PAIR_SCHEMA = pa.schema(
 """One reference alignment a row, as two gapped strings without columns that are all gaps;
 ``identity`` is identical columns over columns without a gap."""
 
+MEMBER_SCHEMA = pa.schema(
+    [
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("sha256_64", pa.uint64(), nullable=False),
+    ],
+    metadata=SCHEMA_METADATA,
+)
+"""One sequence of a family a row, whether a pair of it was drawn or not: what must be kept out of
+training when the family is held out."""
+
 REJECT_SCHEMA = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
@@ -82,7 +95,9 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def why_rejected(sequence: str, min_length: int, max_length: int) -> str | None:
+def why_rejected(
+    sequence: str, min_length: int, max_length: int, *, ambiguity: bool = True
+) -> str | None:
     """Say why a sequence cannot be used, or None if it can.
 
     Parameters
@@ -91,6 +106,8 @@ def why_rejected(sequence: str, min_length: int, max_length: int) -> str | None:
         Normalised (upper case, U for T).
     min_length, max_length : int
         Bounds, in nucleotides, ends included.
+    ambiguity : bool
+        Whether IUPAC ambiguity codes are allowed.
 
     Returns
     -------
@@ -109,6 +126,8 @@ def why_rejected(sequence: str, min_length: int, max_length: int) -> str | None:
         return f"{len(sequence)} nt, shorter than {min_length}"
     if len(sequence) > max_length:
         return f"{len(sequence)} nt, longer than {max_length}"
+    if not ambiguity and (code := next((c for c in sequence if c not in "ACGU"), None)):
+        return f"ambiguity code {code!r} at position {sequence.index(code) + 1}"
     if not any(nucleotide in sequence for nucleotide in "ACGU"):
         return "nothing but ambiguity codes"
     return None

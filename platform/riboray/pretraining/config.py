@@ -105,8 +105,8 @@ class PretrainConfig:
     """Share of sequences, chosen by their hash, kept out of training to measure masked
     language modelling."""
     validation_families: list[str] = field(default_factory=list)
-    """Families kept out of training to measure structural alignment, by accession (by name, where
-    the file gives no accession). Default: a share of them, chosen by hash."""
+    """Families kept out of training to measure structural alignment, by accession or name.
+    Default: a share of them, chosen by hash."""
     validation_family_share: float = 0.05
     """Share of families kept out if none is named."""
     validation_sequences: int = 512

@@ -60,17 +60,18 @@ class TrainingData:
 def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> TrainingData:
     """Split a corpus directory into streams and validation batches.
 
-    Alignments are split by family. A sequence that belongs to a held-out family's pairs is kept
-    out of masked language modelling too, so that nothing of these families is trained on (exact
-    matches; a homologue in another family is not recognised).
+    Alignments are split by family. A sequence that belongs to a held-out family, whether a pair of
+    it was drawn or not, is kept out of masked language modelling too, so that nothing of these
+    families is trained on (exact matches; a homologue in another family is not recognised).
 
     Raises
     ------
     ConfigError
         If a family to hold out does not exist, or nothing is left to train on.
     """
-    files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in ("sequences", "pairs")}
-    held_out, held_out_hashes, sal_validation, counts = _split_pairs(files["pairs"], config)
+    kinds = ("sequences", "pairs", "members")
+    files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in kinds}
+    held_out, held_out_hashes, sal_validation, counts = _split_pairs(files, config)
     mlm_validation, mlm_counts = _split_sequences(files["sequences"], held_out_hashes, config)
     counts |= mlm_counts
     if not counts["mlm_training_sequences"]:
@@ -105,20 +106,22 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
 
 
 def _split_pairs(
-    files: list[Path], config: PretrainConfig
+    files: dict[str, list[Path]], config: PretrainConfig
 ) -> tuple[tuple[str, ...], Hashes, list[PairBatch], dict[str, int]]:
     empty = np.empty(0, dtype=np.uint64)
-    if not files:
+    if not files["pairs"]:
         names = ("families", "pairs")
         return (), empty, [], {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
-    table = ds.dataset(files).to_table(columns=["family", "aligned_a", "aligned_b"])
+    table = ds.dataset(files["pairs"]).to_table(columns=["family", "aligned_a", "aligned_b"])
+    members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
+    names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
     families = sorted(pc.unique(table["family"]).to_pylist())
-    held_out = _choose_families(families, config)
+    held_out = _choose_families(families, names_of, config)
     is_held_out = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
     kept = table.filter(is_held_out)
     pairs = list(zip(kept["aligned_a"].to_pylist(), kept["aligned_b"].to_pylist(), strict=True))
-    sequences = {row.replace("-", "") for pair in pairs for row in pair}
-    hashes = np.array(sorted(map(hash64, sequences)), dtype=np.uint64)
+    is_member = pc.is_in(members["family"], value_set=pa.array(held_out, pa.string()))
+    hashes = np.unique(members.filter(is_member)["sha256_64"].to_numpy())
     counts = {
         "sal_training_families": len(families) - len(held_out),
         "sal_validation_families": len(held_out),
@@ -133,14 +136,17 @@ def _split_pairs(
     return tuple(held_out), hashes, batches, counts
 
 
-def _choose_families(families: list[str], config: PretrainConfig) -> list[str]:
+def _choose_families(
+    families: list[str], names_of: dict[str, str], config: PretrainConfig
+) -> list[str]:
     if config.validation_families:
-        unknown = sorted(set(config.validation_families) - set(families))
+        chosen = {name: names_of.get(name, name) for name in config.validation_families}
+        unknown = sorted(name for name, family in chosen.items() if family not in families)
         if unknown:
             raise ConfigError(
                 f"validation families without a usable pair in the alignments: {', '.join(unknown)}"
             )
-        held_out = sorted(set(config.validation_families))
+        held_out = sorted(set(chosen.values()))
     else:
         wanted = round(config.validation_family_share * len(families))
         if config.validation_family_share > 0:

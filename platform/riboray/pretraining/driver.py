@@ -24,7 +24,7 @@ from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
-from riboray.manifest import atomic_path, read_manifest, write_json
+from riboray.manifest import Manifest, atomic_path, read_manifest, write_json
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
 from riboray.pretraining.report import (
@@ -89,29 +89,50 @@ def pretrain(config: PretrainConfig) -> Record:
     config = _resolve(config)
     assert config.run_name is not None
     run = RunDirectory(Path(config.storage).resolve() / config.run_name)
-    existing = run.path.exists()
     config = adopt_streams(config, run)
     check_ownership(config, run)
-    if (done := finished_summary(config, run)) is not None:
-        say(f"run {config.run_name} is complete already; {run.checkpoint}")
-        return done
     _check_inputs(config)
     say(f"riboray {__version__}  pretrain  {run.path}")
+    if "working_dir_files" in Path.cwd().parts and not Path(config.storage).is_absolute():
+        say("  warning     --storage is relative: it lies in the job's temporary copy of the code")
+    is_new = not run.path.exists() or not any(run.path.iterdir())
     run.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(run):
-            corpus = _corpus_of(config, run)
+    with lock(run):
+        check_ownership(config, run)
+        try:
+            corpus = _claim(config, run)
+            if (done := finished_summary(config, run)) is not None:
+                say(f"run {config.run_name} is complete already: {run.checkpoint}")
+                return done
             data = prepare_data(corpus, config, config.batches_per_step or config.num_workers)
-            write_json(run.marker, {"fingerprint": config.fingerprint(), "version": __version__})
             with atomic_path(run.config) as temporary:
                 temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
-            return _train(config, run, data)
-    except (RiborayError, KeyboardInterrupt):
-        if not existing and not run.marker.exists():
-            shutil.rmtree(run.path, ignore_errors=True)
-            with suppress(OSError):
-                run.path.parent.rmdir()  # if it was made for this run, it is empty now
-        raise
+        except BaseException:
+            if is_new:
+                shutil.rmtree(run.path, ignore_errors=True)
+                with suppress(OSError):
+                    run.path.parent.rmdir()  # if it was made for this run, it is empty now
+            raise
+        return _train(config, run, data)
+
+
+def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
+    """Mark the directory as this run's, and make or check its corpus.
+
+    The mark comes first: a run killed while it ingests is known as this run when it comes again.
+    """
+    mark = {"fingerprint": config.fingerprint(), "version": __version__}
+    known = json.loads(run.marker.read_text("utf-8")) if run.marker.is_file() else {}
+    if not known:
+        write_json(run.marker, mark)
+    for left_over in run.path.glob(".corpus.*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    corpus, manifest = _corpus_of(config, run)
+    if known.get("corpus", manifest.fingerprint) != manifest.fingerprint:
+        raise OutputError(run.path, "its inputs have changed since it began; use a new --run-name")
+    write_json(run.marker, {**mark, "corpus": manifest.fingerprint})
+    say_counts(manifest, str(corpus))
+    return corpus
 
 
 def _resolve(config: PretrainConfig) -> PretrainConfig:
@@ -153,17 +174,11 @@ def _first_existing(path: Path) -> Path:
     return path
 
 
-def _corpus_of(config: PretrainConfig, run: RunDirectory) -> Path:
+def _corpus_of(config: PretrainConfig, run: RunDirectory) -> tuple[Path, Manifest]:
     """Return the corpus directory: one given, or one made from the files given."""
+    has_codes = config.model.tokens.id_of("N") is not None
     folders = [path for path in config.corpus if Path(path).is_dir()]
-    if folders:
-        if len(config.corpus) > 1 or config.alignments:
-            raise ConfigError("a corpus directory stands alone: it holds its alignments already")
-        corpus = Path(folders[0]).resolve()
-        manifest = read_manifest(corpus, CORPUS_KIND)
-        if manifest is None:
-            raise CorpusError(corpus, "no corpus manifest; make one with `riboray ingest`")
-    else:
+    if not folders:
         corpus = run.path / "corpus"
         manifest = ingest(
             IngestConfig(
@@ -171,13 +186,31 @@ def _corpus_of(config: PretrainConfig, run: RunDirectory) -> Path:
                 alignments=config.alignments,
                 output=str(corpus),
                 max_length=config.max_length,
+                ambiguity="keep" if has_codes else "reject",
                 pairs_per_family=config.pairs_per_family,
                 seed=config.seed,
             ),
             report=lambda line: say(f"  {line}"),
         )
-    say_counts(manifest, str(corpus))
-    return corpus
+        return corpus, manifest
+    if len(config.corpus) > 1 or config.alignments:
+        raise ConfigError("a corpus directory stands alone: it holds its alignments already")
+    corpus = Path(folders[0]).resolve()
+    found = read_manifest(corpus, CORPUS_KIND)
+    if found is None:
+        raise CorpusError(corpus, "no corpus manifest; make one with `riboray ingest`")
+    made_with = found.details["config"]
+    if made_with["max_length"] > config.max_length:
+        longest = made_with["max_length"]
+        raise ConfigError(
+            f"{corpus} may hold {longest} nt, more than max_length={config.max_length}"
+        )
+    if made_with["ambiguity"] == "keep" and not has_codes:
+        raise ConfigError(
+            f"{corpus} may hold ambiguity codes, for which the {config.model.vocabulary!r} "
+            "vocabulary has no tokens; ingest with --ambiguity reject"
+        )
+    return corpus, found
 
 
 def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Record:
@@ -186,17 +219,18 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
     from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
 
     _announce(config, data)
-    display = _Display(run)
     with connect(address, cpus=config.num_workers * config.cpus_per_worker) as resources:
         use_gpu = gpus_wanted(config, resources)
         device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
         say(f"  workers     {config.num_workers}, {device} each")
+        display = _Display(run)
         training = TrainingRun(config, data.specs, data.validation, run.path, use_gpu)
         with _stop_on_signal() as stop:
             newest = training.fit(display.show, lambda: stop.is_requested)
     display.close()
     records = read_records(newest / "metrics.jsonl")
-    shutil.copyfile(newest / "metrics.jsonl", run.metrics)
+    with atomic_path(run.metrics) as temporary:
+        shutil.copyfile(newest / "metrics.jsonl", temporary)
     if records[-1]["kind"] != "validation" or records[-1]["progress"] < 1:
         step = records[-1]["step"]
         raise Interrupted(
@@ -236,9 +270,16 @@ class _Display:
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._bar: Progress | None = None
-        run.metrics.unlink(missing_ok=True)
+        self._records = read_records(run.metrics) if run.metrics.is_file() else []
 
     def show(self, record: Record) -> None:
+        if self._records and record["step"] < self._records[-1]["step"]:
+            # Resumed from a checkpoint: what came after it did not happen.
+            self._records = [r for r in self._records if r["step"] < record["step"]]
+            with atomic_path(self._run.metrics) as temporary:
+                lines = (json.dumps(r) + "\n" for r in self._records)
+                temporary.write_text("".join(lines), "utf-8")
+        self._records.append(record)
         with self._run.metrics.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
         if record["kind"] == "validation":
@@ -288,8 +329,11 @@ def _finish(
     staged = run.path / f".checkpoint-{time.time_ns()}"
     shutil.copytree(newest, staged)
     shutil.copyfile(run.config, staged / "resolved_config.yaml")
-    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    aside = staged.with_name(f"{staged.name}-old")
+    if run.checkpoint.exists():
+        run.checkpoint.rename(aside)
     staged.rename(run.checkpoint)
+    shutil.rmtree(aside, ignore_errors=True)
     draw_training_curve(records, run.path / "training_curve.png", f"riboray {config.run_name}")
     summary = {
         "run": config.run_name,

@@ -94,7 +94,7 @@ def check_ownership(config: PretrainConfig, run: RunDirectory) -> None:
     if not run.path.is_dir():
         raise OutputError(run.path, "is a file, not a run directory")
     if not run.marker.is_file():
-        if any(run.path.iterdir()):
+        if any(not entry.name.startswith(".") for entry in run.path.iterdir()):
             raise OutputError(run.path, "holds other files; choose another --run-name")
         return
     marker = json.loads(run.marker.read_text("utf-8"))
@@ -120,6 +120,8 @@ def lock(run: RunDirectory) -> Iterator[None]:
     with (run.path / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise OutputError(run.path, "another process is training in it") from error
+        except OSError as error:
+            raise OutputError(run.path, f"cannot be locked ({error.strerror})") from error
         yield
