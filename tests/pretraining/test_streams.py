@@ -11,7 +11,7 @@ from riboray.alphabet import decode, normalise
 from riboray.corpus import read_stockholm
 from riboray.corpus.records import hash64
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS
-from riboray.errors import ConfigError
+from riboray.errors import ConfigError, CorpusError
 from riboray.model import RnaBertConfig
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
@@ -188,6 +188,13 @@ def test_no_member_of_a_held_out_family_is_trained_on(corpus):
     seen = {s for b in epoch_of(data.specs["mlm"], 1, 0) for s in originals(b)}
     assert len(members) > 900
     assert not members & seen
+
+
+def test_a_corpus_without_its_members_is_refused(corpus, tmp_path):
+    for file in (*corpus.glob("pairs-*"), *corpus.glob("sequences-*")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(CorpusError, match="ingest it anew"):
+        prepare_data(tmp_path, PretrainConfig(), 1)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
     """
     kinds = ("sequences", "pairs", "members")
     files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in kinds}
+    if files["pairs"] and not files["members"]:
+        raise CorpusError(corpus, "lists no members of its families; ingest it anew")
     held_out, held_out_hashes, sal_validation, counts = _split_pairs(files, config)
     mlm_validation, mlm_counts = _split_sequences(files["sequences"], held_out_hashes, config)
     counts |= mlm_counts

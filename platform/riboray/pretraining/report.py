@@ -76,6 +76,8 @@ def draw_training_curve(records: list[Record], path: Path, title: str) -> None:
         axes = figure.add_subplot(rows, columns, number)
         _draw_panel(axes, records, name)
         axes.set_title(heading, fontsize=10)
+        if name.endswith("_loss"):
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         axes.set_ylabel(label)
         axes.set_xlabel("minutes of training")
         axes.grid(visible=True, alpha=0.25)
