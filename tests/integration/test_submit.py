@@ -39,6 +39,8 @@ def cluster(tmp_path_factory):
     names = ["port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     env = environment() | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    # A job's `python` is the first on the head's PATH: start it as from an activated environment.
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
     command += ["--object-store-memory=134217728"]
