@@ -160,12 +160,8 @@ def _rename(key: str) -> str:
     """Translate a key of the published file, with or without DataParallel's prefix."""
     key = key.removeprefix("module.")
     for theirs, ours in _PUBLISHED_NAMES:
-        key = key.replace(theirs, ours) if theirs[0] != "b" else _swap_prefix(key, theirs, ours)
+        key = key.replace(theirs, ours)
     return key
-
-
-def _swap_prefix(key: str, old: str, new: str) -> str:
-    return new + key[len(old) :] if key.startswith(old) else key
 
 
 def _load_directory(path: Path, vocabulary: str | None) -> LoadedCheckpoint:

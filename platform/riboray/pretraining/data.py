@@ -11,18 +11,18 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from riboray.alphabet import encode
 from riboray.batching import plan_batches
 from riboray.corpus.records import hash64
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.masking import mask_batch, sequence_keys
+from riboray.pretraining.masking import sequence_keys
 from riboray.pretraining.streams import (
     MlmBatch,
     PairBatch,
     StreamSpec,
     find_windows,
     is_validation,
+    mlm_batch,
     pair_batch,
 )
 from riboray.pretraining.trainer import Validation
@@ -183,17 +183,9 @@ def _split_sequences(
         return [], counts
     table = dataset.take(pa.array(rows), columns=["id", "sequence", "length"])
     sequences, keys = table["sequence"].to_pylist(), sequence_keys(table["id"].to_pylist())
-    model = config.model
     batches = []
     for chosen in plan_batches(table["length"].to_numpy(), 4 * config.tokens_per_batch):
-        tokens, lengths = encode(
-            [sequences[i] for i in chosen],
-            model.tokens,
-            add_bos=model.add_bos,
-            add_eos=model.add_eos,
-        )
-        masked, labels = mask_batch(
-            tokens, keys[chosen], _VALIDATION_PATTERN, config.seed, model.tokens, config.masking
-        )
-        batches.append(MlmBatch(masked, labels, lengths))
+        texts, pattern = [sequences[i] for i in chosen], _VALIDATION_PATTERN
+        batch = mlm_batch(texts, keys[chosen], pattern, config.seed, config.model, config.masking)
+        batches.append(batch)
     return batches, counts

@@ -37,6 +37,7 @@ __all__ = [
     "Window",
     "find_windows",
     "iterate_stream",
+    "mlm_batch",
     "pair_batch",
     "read_visit",
 ]
@@ -163,15 +164,9 @@ def _mlm_batches(
     batches = []
     lengths = lengths + int(model.add_bos) + int(model.add_eos)
     for rows in plan_batches(lengths, spec.token_budget, jitter=_JITTER, generator=generator):
-        tokens, sizes = encode(
-            [sequences[row] for row in rows],
-            model.tokens,
-            add_bos=model.add_bos,
-            add_eos=model.add_eos,
-        )
+        chosen = [sequences[row] for row in rows]
         pattern = epoch % rule.patterns
-        masked, labels = mask_batch(tokens, keys[rows], pattern, spec.seed, model.tokens, rule)
-        batches.append(MlmBatch(masked, labels, sizes))
+        batches.append(mlm_batch(chosen, keys[rows], pattern, spec.seed, model, rule))
     return batches
 
 
@@ -186,6 +181,19 @@ def _pair_batches(
     lengths = lengths + int(spec.model.add_bos) + int(spec.model.add_eos)
     plans = plan_batches(2 * lengths, spec.token_budget, jitter=_JITTER, generator=generator)
     return [pair_batch([pairs[row] for row in rows], spec.model) for rows in plans]
+
+
+def mlm_batch(
+    sequences: list[str],
+    keys: NDArray[np.uint64],
+    pattern: int,
+    seed: int,
+    model: RnaBertConfig,
+    rule: MaskingRule,
+) -> MlmBatch:
+    """Encode sequences and hide nucleotides of them; see `mask_batch`."""
+    tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
+    return MlmBatch(*mask_batch(tokens, keys, pattern, seed, model.tokens, rule), lengths)
 
 
 def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:

@@ -25,11 +25,13 @@ from riboray.errors import CheckpointError
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.losses import base_similarity, mlm_loss, sal_loss
+from riboray.pretraining.losses import MlmLoss, base_similarity, mlm_loss, sal_loss
 from riboray.pretraining.masking import IGNORE
 from riboray.pretraining.streams import MlmBatch, PairBatch
 
 __all__ = ["StepMetrics", "Trainer", "Validation", "learning_rate_factor"]
+
+Lengths = NDArray[np.int32]
 
 STATE_FOLDER = "training_state"
 
@@ -129,7 +131,7 @@ class Trainer:
         hidden: Tensor = self.model(ids, lengths)
         return hidden
 
-    def _similarity(self, batch: PairBatch) -> tuple[Tensor, Any, Any]:
+    def _similarity(self, batch: PairBatch) -> tuple[Tensor, Lengths, Lengths]:
         """Match scores and lengths of a batch of pairs, in nucleotides."""
         model = self.config.model
         first, special = int(model.add_bos), int(model.add_bos) + int(model.add_eos)
@@ -141,6 +143,19 @@ class Trainer:
         lengths = batch.lengths - special
         similarity = base_similarity(hidden[:count, :width], hidden[count:])
         return similarity, lengths[:count], lengths[count:]
+
+    def _mlm_loss(self, batch: MlmBatch) -> MlmLoss:
+        with self._autocast():
+            hidden = self._embed(batch)
+            assert self.model.lm_head is not None
+            labels = torch.from_numpy(batch.labels).to(self.device)
+            return mlm_loss(hidden, labels, self.model.lm_head)
+
+    def _sal_loss(
+        self, batch: PairBatch, similarity: Tensor, lengths_a: Lengths, lengths_b: Lengths
+    ) -> Tensor:
+        gaps, margins = self.config.gaps, self.config.margins
+        return sal_loss(similarity, lengths_a, lengths_b, batch.reference, gaps, margins)
 
     def step(
         self,
@@ -175,24 +190,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sums = {"mlm": 0.0, "correct": 0.0, "sal": 0.0}
         for batch in mlm:
-            with self._autocast():
-                hidden = self._embed(batch)
-                assert self.model.lm_head is not None
-                labels = torch.from_numpy(batch.labels).to(self.device)
-                loss = mlm_loss(hidden, labels, self.model.lm_head)
+            loss = self._mlm_loss(batch)
             (loss.total * (config.mlm_weight / max(targets, 1))).backward()  # type: ignore[no-untyped-call]
             sums["mlm"] += float(loss.total.detach())
             sums["correct"] += float(loss.correct)
         for pair_batch in sal:
             similarity, lengths_a, lengths_b = self._similarity(pair_batch)
-            losses = sal_loss(
-                similarity,
-                lengths_a,
-                lengths_b,
-                pair_batch.reference,
-                config.gaps,
-                config.margins,
-            )
+            losses = self._sal_loss(pair_batch, similarity, lengths_a, lengths_b)
             (losses.sum() * (sal_weight / max(pairs, 1))).backward()  # type: ignore[no-untyped-call]
             sums["sal"] += float(losses.detach().sum())
         tokens = sum(int(lengths.sum()) for lengths in _lengths(mlm, sal))
@@ -242,11 +246,7 @@ class Trainer:
         self.model.eval()
         sums = [0.0] * 8
         for batch in validation.mlm[self.rank :: self.world_size]:
-            with self._autocast():
-                hidden = self._embed(batch)
-                assert self.model.lm_head is not None
-                labels = torch.from_numpy(batch.labels).to(self.device)
-                loss = mlm_loss(hidden, labels, self.model.lm_head)
+            loss = self._mlm_loss(batch)
             sums[0] += float(loss.total)
             sums[1] += float(loss.correct)
             sums[2] += loss.targets
@@ -255,14 +255,7 @@ class Trainer:
             best = align_batch(
                 similarity.cpu().numpy(), lengths_a, lengths_b, self.config.gaps
             ).partners
-            losses = sal_loss(
-                similarity,
-                lengths_a,
-                lengths_b,
-                pairs.reference,
-                self.config.gaps,
-                self.config.margins,
-            )
+            losses = self._sal_loss(pairs, similarity, lengths_a, lengths_b)
             for index, count in enumerate(count_aligned(best, pairs.reference), start=3):
                 sums[index] += count
             sums[6] += float(losses.sum())
@@ -330,6 +323,6 @@ class Trainer:
         return state, [json.loads(line) for line in lines]
 
 
-def _lengths(mlm: Sequence[MlmBatch], sal: Sequence[PairBatch]) -> Iterator[NDArray[np.int32]]:
+def _lengths(mlm: Sequence[MlmBatch], sal: Sequence[PairBatch]) -> Iterator[Lengths]:
     yield from (batch.lengths for batch in mlm)
     yield from (batch.lengths for batch in sal)
