@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 
 
-def gotoh(match, gap_open=1.0, gap_extend=0.1) -> float:
-    """Best global score with affine gaps, float64, three full tables."""
+def gotoh(match, gap_open=1.0, gap_extend=0.1, mode="global") -> float:
+    """Best score with affine gaps, float64, three full tables."""
     match = np.asarray(match, dtype=np.float64)
     n, m = match.shape
     h = np.full((n + 1, m + 1), -np.inf)
@@ -23,7 +23,13 @@ def gotoh(match, gap_open=1.0, gap_extend=0.1) -> float:
             if i or j:
                 diagonal = h[i - 1, j - 1] + match[i - 1, j - 1] if i and j else -np.inf
                 h[i, j] = max(diagonal, x[i, j], y[i, j])
-    return float(h[n, m])
+            if mode == "local":
+                h[i, j] = max(h[i, j], 0)
+            if mode == "semiglobal" and (i == 0 or j == 0):
+                h[i, j] = 0
+    if mode == "global":
+        return float(h[n, m])
+    return float(h.max() if mode == "local" else max(h[n].max(), h[:, m].max()))
 
 
 def all_alignments(n: int, m: int):
@@ -36,13 +42,14 @@ def all_alignments(n: int, m: int):
                 yield partners
 
 
-def score(match, partners, m, gap_open=1.0, gap_extend=0.1) -> float:
+def score(match, partners, m, gap_open=1.0, gap_extend=0.1, mode="global") -> float:
     """Score an alignment column by column, without any table: walk, count gaps, add up."""
     n, total, j = len(partners), 0.0, 0
     gap_a = gap_b = 0  # length of the gap that is open now: a against gaps, b against gaps
+    started = mode == "global"  # whether gaps count yet
 
     def close(length):
-        return -(gap_open + gap_extend * length) if length else 0.0
+        return -(gap_open + gap_extend * length) if length and started else 0.0
 
     for i in range(n):
         if partners[i] < 0:
@@ -50,8 +57,10 @@ def score(match, partners, m, gap_open=1.0, gap_extend=0.1) -> float:
             continue
         gap_b = partners[i] - j
         total += close(gap_a) + close(gap_b) + float(match[i][partners[i]])
-        gap_a, j = 0, partners[i] + 1
-    return total + close(gap_a) + close(m - j)
+        gap_a, j, started = 0, partners[i] + 1, True
+    if mode == "global":
+        total += close(gap_a) + close(m - j)
+    return total
 
 
 def margin(partners, reference, false=0.1, missed=0.05) -> float:

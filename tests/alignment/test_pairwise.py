@@ -32,41 +32,50 @@ def batches(draw, ties=False):
 GAPS = st.builds(GapPenalties, st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.1, 0.4]))
 
 
-def check(match, lengths_a, lengths_b, gaps):
-    result = align_batch(match, lengths_a, lengths_b, gaps)
+MODES = st.sampled_from(["global", "semiglobal", "local"])
+
+
+def check(match, lengths_a, lengths_b, gaps, mode):
+    result = align_batch(match, lengths_a, lengths_b, gaps, mode=mode)
     for k, (n, m) in enumerate(zip(lengths_a, lengths_b, strict=True)):
         partners = result.partners[k]
         aligned = partners[partners >= 0]
         assert (np.diff(aligned) > 0).all(), "columns must run forward"
         assert (partners[n:] == -1).all()
         assert aligned.size == 0 or aligned[-1] < m
-        best = ref.gotoh(match[k, :n, :m], gaps.open, gaps.extend)
+        best = ref.gotoh(match[k, :n, :m], gaps.open, gaps.extend, mode)
         assert result.scores[k] == pytest.approx(best, abs=TOLERANCE)
-        rescored = ref.score(match[k], partners[:n], m, gaps.open, gaps.extend)
+        rescored = ref.score(match[k], partners[:n], m, gaps.open, gaps.extend, mode)
         assert rescored == pytest.approx(result.scores[k], abs=TOLERANCE)
-        cost = gap_costs(partners[None], [n], [m], gaps)[0]
+        cost = gap_costs(partners[None], [n], [m], gaps, mode)[0]
         cells = sum(float(match[k, i, j]) for i, j in enumerate(partners[:n]) if j >= 0)
         assert cells - cost == pytest.approx(rescored, abs=1e-6)
 
 
-@given(batches(), GAPS)
+@given(batches(), GAPS, MODES)
 @settings(deadline=None)
-def test_equals_plain_gotoh(batch, gaps):
-    check(*batch, gaps)
+def test_equals_plain_gotoh(batch, gaps, mode):
+    check(*batch, gaps, mode)
 
 
-@given(batches(ties=True), GAPS)
+@given(batches(ties=True), GAPS, MODES)
 @settings(deadline=None)
-def test_equals_plain_gotoh_with_ties(batch, gaps):
-    check(*batch, gaps)
+def test_equals_plain_gotoh_with_ties(batch, gaps, mode):
+    check(*batch, gaps, mode)
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
-@settings(deadline=None, max_examples=40)
-def test_no_alignment_at_all_is_better(n, m, seed):
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000), MODES)
+@settings(deadline=None, max_examples=60)
+def test_no_alignment_at_all_is_better(n, m, seed, mode):
     match = np.random.default_rng(seed).uniform(-1, 1, (1, n, m)).astype(np.float32)
-    best = max(ref.score(match[0], p, m) for p in ref.all_alignments(n, m))
-    assert align_batch(match, [n], [m]).scores[0] == pytest.approx(best, abs=TOLERANCE)
+    best = max(ref.score(match[0], p, m, mode=mode) for p in ref.all_alignments(n, m))
+    found = align_batch(match, [n], [m], mode=mode).scores[0]
+    assert found == pytest.approx(best, abs=TOLERANCE)
+
+
+def test_unknown_mode():
+    with pytest.raises(ConfigError, match="known are global, semiglobal, local"):
+        align_batch(np.zeros((1, 2, 2)), [2], [2], mode="glocal")
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))

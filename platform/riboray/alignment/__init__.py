@@ -11,19 +11,25 @@ if TYPE_CHECKING:
         AlignedColumns,
         GapPenalties,
         Margins,
+        Mode,
         aligned_columns,
         count_aligned,
         gap_costs,
         gapped_strings,
     )
+    from riboray.alignment.longpairs import align_embeddings
     from riboray.alignment.pairwise import BatchAlignment, align_batch
+    from riboray.alignment.similarity import SequenceSet
 
 __all__ = [
     "AlignedColumns",
     "BatchAlignment",
     "GapPenalties",
     "Margins",
+    "Mode",
+    "SequenceSet",
     "align_batch",
+    "align_embeddings",
     "aligned_columns",
     "count_aligned",
     "gap_costs",
@@ -37,6 +43,9 @@ __getattr__ = lazy_exports(
         "BatchAlignment": "pairwise",
         "GapPenalties": "columns",
         "Margins": "columns",
+        "Mode": "columns",
+        "SequenceSet": "similarity",
+        "align_embeddings": "longpairs",
         "align_batch": "pairwise",
         "aligned_columns": "columns",
         "count_aligned": "columns",

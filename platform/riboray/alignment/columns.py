@@ -7,6 +7,7 @@ position of b in the same column, or -1 where a stands against a gap.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,17 @@ __all__ = [
     "AlignedColumns",
     "GapPenalties",
     "Margins",
+    "Mode",
     "aligned_columns",
+    "check_mode",
     "count_aligned",
     "gap_costs",
     "gapped_strings",
 ]
+
+Mode = Literal["global", "semiglobal", "local"]
+"""Global: both sequences from end to end. Semi-global: gaps at the ends of either sequence are free
+(overlaps and one inside the other). Local: the best-scoring stretch of each."""
 
 GAPS = "-."
 _GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
@@ -55,11 +62,24 @@ class Margins:
             raise ConfigError(f"margins must be finite and not negative, not {self}")
 
 
+def check_mode(mode: str) -> None:
+    """Refuse anything that is no `Mode`.
+
+    Raises
+    ------
+    ConfigError
+        With the modes there are.
+    """
+    if mode not in get_args(Mode):
+        raise ConfigError(f"unknown alignment mode {mode!r}; known are {', '.join(get_args(Mode))}")
+
+
 def gap_costs(
     partners: NDArray[np.integer],
     lengths_a: NDArray[np.integer],
     lengths_b: NDArray[np.integer],
     gaps: GapPenalties | None = None,
+    mode: Mode = "global",
 ) -> NDArray[np.float64]:
     """Sum the gap penalties of alignments.
 
@@ -71,11 +91,13 @@ def gap_costs(
         Lengths of the sequences.
     gaps : GapPenalties, optional
         RNABERT's by default.
+    mode : Mode
+        Whether gaps at the ends count: in global alignments only.
 
     Returns
     -------
     ndarray, shape=(n,), dtype=float64
-        Total cost, end gaps included. Written without the dynamic programme: it re-scores what
+        Total cost. Written without the dynamic programme: it re-scores what
         the kernel found.
     """
     gaps = gaps or GapPenalties()
@@ -85,6 +107,8 @@ def gap_costs(
         # Unaligned stretches before, between and after the aligned columns.
         skipped_a = np.diff(in_a, prepend=-1, append=n) - 1
         skipped_b = np.diff(row[in_a], prepend=-1, append=m) - 1
+        if mode != "global":
+            skipped_a, skipped_b = skipped_a[1:-1], skipped_b[1:-1]
         opened = np.count_nonzero(skipped_a) + np.count_nonzero(skipped_b)
         costs[pair] = gaps.open * opened + gaps.extend * (skipped_a.sum() + skipped_b.sum())
     return costs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from riboray.alignment.columns import GapPenalties, Margins
+from riboray.alignment.columns import GapPenalties, Margins, Mode, check_mode
 from riboray.alignment.kernels import align_batch_kernel
 
 __all__ = ["BatchAlignment", "align_batch"]
@@ -37,8 +37,9 @@ def align_batch(
     *,
     reference: NDArray[np.integer] | None = None,
     margins: Margins | None = None,
+    mode: Mode = "global",
 ) -> BatchAlignment:
-    """Align a padded batch of pairs globally.
+    """Align a padded batch of pairs.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def align_batch(
         ``score + margin``, as structural alignment learning needs.
     margins : Margins, optional
         Margins used with ``reference``.
+    mode : Mode
+        Global, semi-global or local.
 
     Returns
     -------
@@ -70,6 +73,7 @@ def align_batch(
     The missed-pair margin is a constant, ``missed`` for every reference pair, minus ``missed``
     on each reference cell, so one dynamic programme finds the augmented maximum exactly.
     """
+    check_mode(mode)
     gaps, margins = gaps or GapPenalties(), margins or Margins()
     match = np.ascontiguousarray(match, dtype=np.float32)
     count, width_a, width_b = match.shape
@@ -81,14 +85,12 @@ def align_batch(
         if count and (lengths.min() < 1 or lengths.max() > width):
             raise ValueError(f"lengths_{name} must lie between 1 and {width}")
     _check_finite(match, sizes_a, sizes_b)
-    if reference is None:
-        partners_wanted = np.full((count, width_a), -1, dtype=np.int32)
-        false, missed = np.float32(0), np.float32(0)
-    else:
-        partners_wanted = np.ascontiguousarray(reference, dtype=np.int32)
-        if partners_wanted.shape != (count, width_a):
-            raise ValueError(f"reference has shape {partners_wanted.shape}, not {(count, width_a)}")
-        if count and (partners_wanted.max(axis=1) >= sizes_b).any():
+    wanted, false, missed = None, np.float32(0), np.float32(0)
+    if reference is not None:
+        wanted = np.ascontiguousarray(reference, dtype=np.int32)
+        if wanted.shape != (count, width_a):
+            raise ValueError(f"reference has shape {wanted.shape}, not {(count, width_a)}")
+        if count and (wanted.max(axis=1) >= sizes_b).any():
             raise ValueError("reference names a position beyond the end of b")
         false, missed = np.float32(margins.false), np.float32(margins.missed)
     scores = np.empty(count, dtype=np.float32)
@@ -99,14 +101,16 @@ def align_batch(
         sizes_b,
         np.float32(gaps.open),
         np.float32(gaps.extend),
-        partners_wanted,
+        mode != "global",
+        0 if mode == "local" else None,
+        wanted,
         false,
         missed,
         scores,
         partners,
     )
-    if reference is not None:
-        scores += missed * (partners_wanted >= 0).sum(axis=1, dtype=np.float32)
+    if wanted is not None:
+        scores += missed * (wanted >= 0).sum(axis=1, dtype=np.float32)
     return BatchAlignment(scores, partners)
 
 
