@@ -46,21 +46,29 @@ def score(match, partners, m, gap_open=1.0, gap_extend=0.1, mode="global") -> fl
     """Score an alignment column by column, without any table: walk, count gaps, add up."""
     n, total, j = len(partners), 0.0, 0
     gap_a = gap_b = 0  # length of the gap that is open now: a against gaps, b against gaps
-    started = mode == "global"  # whether gaps count yet
+    aligned = sum(p >= 0 for p in partners)
+    if mode != "global" and not aligned:
+        return 0.0
 
     def close(length):
-        return -(gap_open + gap_extend * length) if length and started else 0.0
+        return -(gap_open + gap_extend * length) if length else 0.0
 
+    def both(length_a, length_b, at_end):
+        if at_end and mode == "local":
+            return 0.0
+        if at_end and mode == "semiglobal":  # one of them hangs over, free
+            return max(close(length_a), close(length_b))
+        return close(length_a) + close(length_b)
+
+    seen = 0
     for i in range(n):
         if partners[i] < 0:
             gap_a += 1
             continue
         gap_b = partners[i] - j
-        total += close(gap_a) + close(gap_b) + float(match[i][partners[i]])
-        gap_a, j, started = 0, partners[i] + 1, True
-    if mode == "global":
-        total += close(gap_a) + close(m - j)
-    return total
+        total += both(gap_a, gap_b, seen == 0) + float(match[i][partners[i]])
+        gap_a, j, seen = 0, partners[i] + 1, seen + 1
+    return total + both(gap_a, m - j, True)
 
 
 def margin(partners, reference, false=0.1, missed=0.05) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +177,7 @@ class BlockAligner:
         block: TargetBlock,
         kind: type[np.float32] | type[np.int16],
         trace: NDArray[np.uint8] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         whole = kind is np.int16
         scores, ends = np.empty(LANES, kind), np.empty((2, LANES), np.int32)
         gap_open, gap_extend = (

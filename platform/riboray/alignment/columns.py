@@ -74,6 +74,11 @@ def check_mode(mode: str) -> None:
         raise ConfigError(f"unknown alignment mode {mode!r}; known are {', '.join(get_args(Mode))}")
 
 
+def _gap_cost(lengths: NDArray[np.integer], gaps: GapPenalties) -> NDArray[np.float64]:
+    """Cost of gaps of these lengths; none for length 0."""
+    return np.where(lengths > 0, gaps.open + gaps.extend * lengths, 0.0)
+
+
 def gap_costs(
     partners: NDArray[np.integer],
     lengths_a: NDArray[np.integer],
@@ -107,10 +112,15 @@ def gap_costs(
         # Unaligned stretches before, between and after the aligned columns.
         skipped_a = np.diff(in_a, prepend=-1, append=n) - 1
         skipped_b = np.diff(row[in_a], prepend=-1, append=m) - 1
-        if mode != "global":
-            skipped_a, skipped_b = skipped_a[1:-1], skipped_b[1:-1]
-        opened = np.count_nonzero(skipped_a) + np.count_nonzero(skipped_b)
-        costs[pair] = gaps.open * opened + gaps.extend * (skipped_a.sum() + skipped_b.sum())
+        each_a, each_b = _gap_cost(skipped_a, gaps), _gap_cost(skipped_b, gaps)
+        costs[pair] = each_a.sum() + each_b.sum()
+        if mode == "global":
+            continue
+        for end in {0, len(skipped_a) - 1}:
+            costs[pair] -= each_a[end] + each_b[end]
+            if mode == "semiglobal" and len(in_a) > 0:
+                # Only one sequence can hang over at an end; where both do, one is a gap.
+                costs[pair] += min(each_a[end], each_b[end])
     return costs
 
 
