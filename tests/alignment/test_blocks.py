@@ -155,13 +155,16 @@ def test_int16_refuses_penalties_it_cannot_hold():
 @pytest.mark.parametrize(
     "sizes", [(1, 1), (1, 300), (300, 1), (BLOCK, 5), (BLOCK + 1, 200), (700, 650)]
 )
-def test_long_pairs_give_what_one_table_gives(rng, mode, sizes):
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_long_pairs_give_what_one_table_gives(rng, monkeypatch, mode, sizes, small):
+    monkeypatch.setattr("riboray.alignment.longpairs._SMALL", small)
     query, target = (unit_rows(rng.normal(size=(size, 12))) for size in sizes)
     # Relatives, so that paths cross many blocks.
     shared = min(sizes) // 2
     target[:shared] = query[len(query) - shared :] if mode == "local" else query[:shared]
     score, partners = align_embeddings(query, target, mode=mode)
-    match = np.concatenate([query[i : i + BLOCK] @ target.T for i in range(0, len(query), BLOCK)])
+    rows = BLOCK if small == 0 and len(query) > BLOCK else len(query)
+    match = np.concatenate([query[i : i + rows] @ target.T for i in range(0, len(query), rows)])
     whole = align_batch(match[None], [sizes[0]], [sizes[1]], mode=mode)
     assert score == whole.scores[0]
     np.testing.assert_array_equal(partners, whole.partners[0])

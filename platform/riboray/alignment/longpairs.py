@@ -20,6 +20,9 @@ __all__ = ["BLOCK", "align_embeddings"]
 #: Rows of a block.
 BLOCK = 128
 
+#: Cells up to which a pair is one block: 5 MB.
+_SMALL = 1 << 20
+
 
 class _Table:
     """The dynamic programme of one pair, block by block."""
@@ -30,7 +33,9 @@ class _Table:
         target: NDArray[np.float32],
         gaps: GapPenalties,
         mode: Mode,
+        rows: int,
     ) -> None:
+        self.rows = rows
         self.query, self.target = query, target
         self.gaps = np.float32(gaps.open), np.float32(gaps.extend)
         self.free = mode != "global"
@@ -46,9 +51,9 @@ class _Table:
         trace: NDArray[np.uint8] | None,
         best: NDArray[np.float32],
         end: NDArray[np.int64],
-    ) -> int:
-        """Fill the block after row ``start`` from the state in ``h`` and ``x``; return its rows."""
-        match = self.query[start : start + BLOCK] @ self.target.T
+    ) -> None:
+        """Fill the block after row ``start`` from the state in ``h`` and ``x``."""
+        match = self.query[start : start + self.rows] @ self.target.T
         fill_rows(
             match,
             start,
@@ -65,7 +70,6 @@ class _Table:
             best,
             end,
         )
-        return len(match)
 
 
 def align_embeddings(
@@ -102,27 +106,31 @@ def align_embeddings(
         If a sequence is empty or an embedding is not finite.
     """
     check_mode(mode)
-    for name, rows in (("query", query), ("target", target)):
-        if len(rows) < 1:
+    for name, embeddings in (("query", query), ("target", target)):
+        if len(embeddings) < 1:
             raise ValueError(f"the {name} has length 0; there is nothing to align")
-        if not np.isfinite(rows).all():
+        if not np.isfinite(embeddings).all():
             raise ValueError(f"an embedding of the {name} is NaN or infinite")
-    table = _Table(query, target, gaps or GapPenalties(), mode)
-    best, end = np.zeros(1, np.float32), np.array([0, len(target)], np.int64)
+    n, m = len(query), len(target)
+    rows = BLOCK if n > BLOCK and n * m > _SMALL else n
+    table = _Table(query, target, gaps or GapPenalties(), mode, rows)
+    best, end = np.zeros(1, np.float32), np.array([0, m], np.int64)
     states: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    for start in range(0, len(query), BLOCK):
-        if traceback:
+    # One block keeps its traceback; of several, each is filled again on the way back.
+    trace = np.empty((rows, m), np.uint8) if traceback else None
+    for start in range(0, n, rows):
+        if rows < n and traceback:
             states.append((table.h.copy(), table.x.copy()))
-        table.fill(start, None, best, end)
-    finish(table.h, len(query), table.free, table.local, best, end)
-    if not traceback:
+        table.fill(start, trace if rows == n else None, best, end)
+    finish(table.h, n, table.free, table.local, best, end)
+    if trace is None:
         return float(best[0]), None
-    partners = np.full(len(query), -1, np.int32)
-    trace = np.empty((BLOCK, len(target)), np.uint8)
+    partners = np.full(n, -1, np.int32)
     i, j, state = int(end[0]), int(end[1]), 0
     while i > 0 and state != DONE:
-        block = (i - 1) // BLOCK
-        table.h, table.x = states[block]
-        table.fill(block * BLOCK, trace, np.zeros(1, np.float32), np.zeros(2, np.int64))
-        i, j, state = walk(trace, block * BLOCK, i, j, state, partners)
+        block = (i - 1) // rows
+        if states:
+            table.h, table.x = states[block]
+            table.fill(block * rows, trace, np.zeros(1, np.float32), np.zeros(2, np.int64))
+        i, j, state = walk(trace, block * rows, i, j, state, partners)
     return float(best[0]), partners

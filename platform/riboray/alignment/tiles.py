@@ -1,0 +1,305 @@
+"""A tile of an all-against-all: some sequences against some others, on one core. No Ray here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from riboray.alignment.blocks import (
+    Arithmetic,
+    BlockAligner,
+    TargetBlock,
+    quantisation_error,
+    target_blocks,
+)
+from riboray.alignment.columns import GapPenalties, Mode
+from riboray.alignment.described import FIELDS, describe_alignments
+from riboray.alignment.longpairs import align_embeddings
+from riboray.alignment.selection import best_of_each
+from riboray.alignment.similarity import SequenceSet
+from riboray.alignment.statistics import NullModel
+
+__all__ = ["Rule", "Side", "TileHits", "align_pairs", "align_tile", "score_tile"]
+
+#: Targets of one query from which lanes beat aligning one by one (measured).
+_WORTH_LANES = 24
+
+
+@dataclass(frozen=True)
+class Side:
+    """Sequences on one side of a tile.
+
+    Attributes
+    ----------
+    sequences : SequenceSet
+        Base embeddings, longest sequence first.
+    nucleotides : ndarray, shape=(total length,), dtype=uint8
+        The sequences as ASCII, one after the other.
+    first : int
+        Index of the first of them among all sequences.
+    """
+
+    sequences: SequenceSet
+    nucleotides: NDArray[np.uint8]
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How pairs are aligned and which are reported.
+
+    Attributes
+    ----------
+    gaps, mode, arithmetic
+        See `riboray.alignment.blocks.BlockAligner`.
+    min_score : float, optional
+        Lowest score reported.
+    min_z : float, optional
+        Lowest standardised score reported; needs ``null``.
+    top_k : int, optional
+        Pairs kept for each sequence.
+    null : NullModel, optional
+        Chance scores.
+    """
+
+    gaps: GapPenalties = field(default_factory=GapPenalties)
+    mode: Mode = "global"
+    arithmetic: Arithmetic = "float32"
+    min_score: float | None = None
+    min_z: float | None = None
+    top_k: int | None = None
+    null: NullModel | None = None
+
+    @property
+    def filters(self) -> bool:
+        """Whether a pair's score decides if it is reported."""
+        return (self.min_score, self.min_z, self.top_k) != (None, None, None)
+
+    def passes(
+        self,
+        scores: NDArray[np.float32],
+        lengths_a: NDArray[np.int32],
+        lengths_b: NDArray[np.int32],
+    ) -> NDArray[np.bool_]:
+        """Tell which scores reach `min_score` and `min_z`."""
+        kept = np.ones(len(scores), bool)
+        if self.min_score is not None:
+            kept &= scores >= np.float32(self.min_score)
+        if self.min_z is not None and self.null is not None:
+            kept &= self.null.z_scores(scores, lengths_a, lengths_b) >= self.min_z
+        return kept
+
+
+@dataclass(frozen=True)
+class TileHits:
+    """Pairs of a tile, by global index, with alignments unless only scores were asked for.
+
+    Attributes
+    ----------
+    query, target : ndarray, shape=(k,), dtype=int64
+        Indices of the sequences.
+    score : ndarray, shape=(k,), dtype=float32
+        Scores.
+    values : dict of str to ndarray, or None
+        See `riboray.alignment.described.Description`.
+    cigar : pyarrow.StringArray or None
+        The same.
+    scored : int
+        Pairs compared, reported or not.
+    """
+
+    query: NDArray[np.int64]
+    target: NDArray[np.int64]
+    score: NDArray[np.float32]
+    values: dict[str, NDArray[np.int32]] | None
+    cigar: pa.StringArray | None
+    scored: int
+
+
+def _rows(a: Side, b: Side, same: bool) -> Iterator[tuple[int, NDArray[np.bool_], TargetBlock]]:
+    """Yield every (query, lanes wanted, block): all pairs, or each unordered pair once."""
+    count = len(b.sequences)
+    for block in target_blocks(b.sequences, np.arange(count)):
+        for query in range(len(a.sequences)):
+            wanted = block.members > query if same else np.ones(len(block.members), bool)
+            if wanted.any():
+                yield query, wanted, block
+
+
+def score_tile(a: Side, b: Side, rule: Rule, *, same: bool) -> TileHits:
+    """Score the pairs of a tile and keep those that can pass the rule.
+
+    Parameters
+    ----------
+    a, b : Side
+        Queries and targets.
+    rule : Rule
+        With int16 arithmetic nothing is lost that passes exactly: scores count as their upper
+        bound where they are compared.
+    same : bool
+        Whether both sides are the same sequences: each pair once, none with itself.
+
+    Returns
+    -------
+    TileHits
+        Without alignments. For `top_k`, the best of the tile for either sequence of a pair.
+    """
+    aligner = BlockAligner(rule.gaps, rule.mode, rule.arithmetic)
+    lengths_a, lengths_b = a.sequences.lengths, b.sequences.lengths
+    queries, targets, scores, scored = [], [], [], 0
+    for query, wanted, block in _rows(a, b, same):
+        found = aligner.scores(a.sequences[query], block)[wanted]
+        members = block.members[wanted]
+        scored += len(found)
+        upper = found + _slack(rule, np.minimum(lengths_a[query], lengths_b[members]))
+        kept = rule.passes(upper, np.full(len(members), lengths_a[query]), lengths_b[members])
+        queries.append(np.full(int(kept.sum()), query, np.int64))
+        targets.append(members[kept])
+        scores.append(found[kept])
+    query_index = np.concatenate([*queries, np.empty(0, np.int64)])
+    target_index = np.concatenate([*targets, np.empty(0, np.int64)])
+    score = np.concatenate([*scores, np.empty(0, np.float32)])
+    if rule.top_k is not None:
+        slack = _slack(rule, np.minimum(lengths_a[query_index], lengths_b[target_index]))
+        sides = (query_index + a.first, target_index + b.first)
+        kept = best_of_each(sides, score, rule.top_k, slack)
+        query_index, target_index, score = query_index[kept], target_index[kept], score[kept]
+    return TileHits(query_index + a.first, target_index + b.first, score, None, None, scored)
+
+
+def _slack(rule: Rule, shorter: NDArray[np.int32]) -> NDArray[np.float32]:
+    """How far the exact score can lie above the one computed."""
+    if rule.arithmetic == "float32":
+        return np.zeros(len(shorter), np.float32)
+    return quantisation_error(shorter).astype(np.float32)
+
+
+class _Collector:
+    """Gathers alignments query by query."""
+
+    def __init__(self, a: Side, b: Side, rule: Rule) -> None:
+        self.a, self.b, self.rule = a, b, rule
+        self.parts: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]] = []
+        self.values: list[NDArray[np.int32]] = []
+        self.cigars: list[pa.StringArray] = []
+
+    def add(
+        self,
+        query: int,
+        members: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        partners: NDArray[np.int32],
+    ) -> None:
+        """Describe the alignments of one query that pass the rule."""
+        lengths_a, lengths_b = self.a.sequences.lengths, self.b.sequences.lengths
+        kept = self.rule.passes(scores, np.full(len(members), lengths_a[query]), lengths_b[members])
+        members, scores, partners = members[kept], scores[kept], partners[kept]
+        starts_a, starts_b = self.a.sequences.starts, self.b.sequences.starts
+        described = describe_alignments(
+            partners,
+            self.a.nucleotides[starts_a[query] : starts_a[query + 1]],
+            self.b.nucleotides,
+            starts_b[members],
+            starts_b[members + 1],
+            whole=self.rule.mode == "global",
+        )
+        self.parts.append((query, members, scores))
+        self.values.append(np.column_stack([described.values[name] for name in FIELDS]))
+        self.cigars.append(described.cigar)
+
+    def hits(self, scored: int) -> TileHits:
+        """Put everything together."""
+        if not self.parts:
+            none = np.empty(0, np.int64)
+            values = {name: np.empty(0, np.int32) for name in FIELDS}
+            empty = pa.array([], pa.string())
+            return TileHits(none, none, np.empty(0, np.float32), values, empty, scored)
+        table = np.concatenate(self.values)
+        return TileHits(
+            np.concatenate([np.full(len(m), q, np.int64) for q, m, _ in self.parts]) + self.a.first,
+            np.concatenate([m for _, m, _ in self.parts]) + self.b.first,
+            np.concatenate([s for _, _, s in self.parts]),
+            {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FIELDS)},
+            pa.concat_arrays(self.cigars),
+            scored,
+        )
+
+
+def align_tile(a: Side, b: Side, rule: Rule, *, same: bool) -> TileHits:
+    """Align the pairs of a tile; those that the rule leaves out get no traceback.
+
+    Parameters
+    ----------
+    a, b : Side
+        Queries and targets.
+    rule : Rule
+        Without `top_k`, which only the whole can decide.
+    same : bool
+        Whether both sides are the same sequences: each pair once, none with itself.
+
+    Returns
+    -------
+    TileHits
+        With alignments, in an order that depends on the input alone.
+    """
+    if rule.filters:
+        chosen = score_tile(a, b, rule, same=same)
+        query, target = chosen.query - a.first, chosen.target - b.first
+        return align_pairs(a, b, rule, query, target, chosen.scored)
+    aligner, collector, scored = BlockAligner(rule.gaps, rule.mode), _Collector(a, b, rule), 0
+    for query_index, wanted, block in _rows(a, b, same):
+        scores, partners = aligner.alignments(a.sequences[query_index], block)
+        members = block.members[wanted]
+        scored += len(members)
+        collector.add(query_index, members, scores[wanted], partners[wanted])
+    return collector.hits(scored)
+
+
+def align_pairs(
+    a: Side,
+    b: Side,
+    rule: Rule,
+    query: NDArray[np.int64],
+    target: NDArray[np.int64],
+    scored: int | None = None,
+) -> TileHits:
+    """Align chosen pairs of a tile.
+
+    Parameters
+    ----------
+    a, b : Side
+        Queries and targets.
+    rule : Rule
+        Pairs that do not pass it exactly are left out.
+    query, target : ndarray, shape=(k,), dtype=int64
+        Positions within ``a`` and ``b``.
+    scored : int, optional
+        Pairs that were compared to choose these; as many as are given by default.
+
+    Returns
+    -------
+    TileHits
+        Sorted by query, then target.
+    """
+    aligner, collector = BlockAligner(rule.gaps, rule.mode), _Collector(a, b, rule)
+    order = np.lexsort((target, query))
+    query, target = query[order], target[order]
+    bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
+    for start, stop in pairwise(bounds.tolist()):
+        index, members = int(query[start]), target[start:stop]
+        rows = a.sequences[index]
+        if len(members) >= _WORTH_LANES:
+            for block in target_blocks(b.sequences, members):
+                collector.add(index, block.members, *aligner.alignments(rows, block))
+            continue
+        results = [
+            align_embeddings(rows, b.sequences[int(t)], rule.gaps, rule.mode) for t in members
+        ]
+        scores = np.array([score for score, _ in results], np.float32)
+        collector.add(index, members, scores, np.array([p for _, p in results], np.int32))
+    return collector.hits(len(order) if scored is None else scored)
