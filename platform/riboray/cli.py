@@ -7,6 +7,7 @@ A verb is a config dataclass and a function that takes it. Flags (``--max-minute
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ class Verb:
     help: str
     prints: bool = True
     """Whether the result goes to standard output as JSON."""
+    one_thread: bool = False
+    """Whether numeric libraries keep to one thread: the work is in processes, one a CPU."""
 
     def load(self) -> tuple[type[Any], Any]:
         """Import the config class and the function."""
@@ -47,6 +50,13 @@ VERBS: dict[str, Verb] = {
         "riboray.pretraining.driver:pretrain",
         "pre-train RNABERT on a corpus and seed alignments",
         prints=False,
+    ),
+    "align": Verb(
+        "riboray.alignment.config:AlignConfig",
+        "riboray.alignment.driver:align",
+        "align two RNAs structurally, or all pairs of many",
+        prints=False,
+        one_thread=True,
     ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
@@ -116,6 +126,9 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     from riboray.options import parse_config
 
     verb = VERBS[name]
+    if verb.one_thread:  # numpy, numba and torch read these when they are imported
+        for variable in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+            os.environ.setdefault(f"{variable}_NUM_THREADS", "1")
     if threading.current_thread() is threading.main_thread():
         # SIGTERM (`kill`, `ray job stop`, a spot machine going away) ends a verb as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -108,18 +108,33 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
 
 
 def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
-    """Turn ``--corpus a b --corpus c`` into ``--corpus ["a", "b", "c"]``."""
+    """Turn ``--corpus a b --corpus c`` into ``--corpus ["a", "b", "c"]``.
+
+    Words before the first flag belong to the field that the class names as ``POSITIONAL``. A
+    flag of a yes-or-no field alone means yes.
+    """
     hints = get_type_hints(config_class)
     lists = {
         "--" + field.name.replace("_", "-")
         for field in dataclasses.fields(config_class)
         if hints[field.name] == list[str]
     }
+    switches = {
+        "--" + field.name.replace("_", "-")
+        for field in dataclasses.fields(config_class)
+        if hints[field.name] is bool
+    }
     joined: list[str] = []
     values: dict[str, list[str]] = {}
     current: list[str] | None = None
-    for argument in arguments:
+    positional = getattr(config_class, "POSITIONAL", None)
+    if positional and arguments and not arguments[0].startswith("-"):
+        current = values.setdefault("--" + positional, [])
+    for number, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
+        following = arguments[number + 1].lower() if number + 1 < len(arguments) else ""
+        if flag in switches and not equals and following not in ("true", "false", "yes", "no"):
+            argument += "=true"
         if argument.startswith("-") and not argument.startswith("--"):
             current = None
         if argument.startswith("--"):

@@ -13,7 +13,15 @@ from riboray.alignment.statistics import NullModel
 from riboray.alignment.tiles import TileHits
 from riboray.manifest import atomic_path
 
-__all__ = ["HIT_SCHEMA", "SCORE_SCHEMA", "TSV_COLUMNS", "hits_table", "write_arrow", "write_tsv"]
+__all__ = [
+    "HIT_SCHEMA",
+    "SCORE_SCHEMA",
+    "TSV_COLUMNS",
+    "hits_table",
+    "tsv_header",
+    "write_arrow",
+    "write_tsv",
+]
 
 _METADATA = {b"riboray.schema_version": b"1"}
 
@@ -149,14 +157,23 @@ def write_arrow(table: pa.Table, path: Path, metadata: dict[str, str]) -> None:
     """Write an Arrow IPC file, whole or not at all, with text for its schema's metadata."""
     extra = {f"riboray.{key}".encode(): value.encode() for key, value in metadata.items()}
     schema = table.schema.with_metadata({**table.schema.metadata, **extra})
-    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        # Dictionaries differ from batch to batch of a chunked column; one batch has one.
-        with pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(table.cast(schema).unify_dictionaries().combine_chunks())
+    # Dictionaries differ from chunk to chunk; one batch has one.
+    whole = table.cast(schema).unify_dictionaries().combine_chunks()
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        writer.write_table(whole)
 
 
-def write_tsv(table: pa.Table, path: Path, *, header: bool) -> None:
-    """Write the 12 columns (without alignments: four) as TSV.
+def tsv_header(scores_only: bool) -> str:
+    """Return the first line of the TSV file."""
+    return "\t".join(_SCORE_COLUMNS if scores_only else TSV_COLUMNS) + "\n"
+
+
+def write_tsv(table: pa.Table, path: Path) -> None:
+    """Write the 12 columns (without alignments: four) as TSV, without a header.
 
     A name is written as it is: a FASTA id holds no white space, and nothing is quoted.
     """
@@ -171,8 +188,6 @@ def write_tsv(table: pa.Table, path: Path, *, header: bool) -> None:
     )
     options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     with atomic_path(path) as temporary, temporary.open("wb") as sink:
-        if header:
-            sink.write(("\t".join(chosen) + "\n").encode())
         if any(_needs_care(text[name]) for name in ("query", "target")):
             for row in text.to_pylist():
                 values = ("" if v is None else str(v) for v in row.values())

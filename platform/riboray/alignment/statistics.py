@@ -134,6 +134,11 @@ class NullModel:
         """Return how many unrelated pairs of this many are expected to score as high."""
         return self.p_values(z_scores) * comparisons
 
+    def z_at_evalue(self, evalue: float, comparisons: int) -> float:
+        """Return the standardised score that has this E-value among so many comparisons."""
+        chance = min(evalue / max(comparisons, 1), 1.0)
+        return float(stats.pearson3.isf(chance, self.skew, loc=self.location, scale=self.scale))
+
     def to_json(self) -> dict[str, Any]:
         """Return the parameters, for a summary."""
         return asdict(self)

@@ -1,0 +1,57 @@
+"""Chunks of sequences as sides of tiles: embedded here and now, or read from embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import torch
+
+from riboray.alignment.estimate import embed_side
+from riboray.alignment.similarity import Projection
+from riboray.alignment.tiles import Side
+from riboray.embedding.embedder import Embedder
+from riboray.model.checkpoint import load_checkpoint
+
+__all__ = ["embedding_chunks"]
+
+
+@lru_cache(maxsize=2)
+def _embedder(checkpoint: str) -> Embedder:
+    """Load a model once a process, on one thread: there is a process for every CPU."""
+    torch.set_num_threads(1)
+    return Embedder(load_checkpoint(checkpoint).model)
+
+
+def _embed(checkpoint: str, texts: list[str], first: int, projection: Projection | None) -> Side:
+    return embed_side(_embedder(checkpoint), texts, first=first, projection=projection)
+
+
+def embedding_chunks(
+    checkpoint: str,
+    sequences: list[str],
+    bounds: list[tuple[int, int]],
+    projection: Projection | None,
+) -> list[Callable[[], Side]]:
+    """Make loaders that embed runs of sequences.
+
+    Parameters
+    ----------
+    checkpoint : str
+        Absolute path of the model, readable where the loaders run.
+    sequences : list of str
+        All sequences, longest first.
+    bounds : list of tuple of int
+        First and last-plus-one index of each chunk.
+    projection : Projection, optional
+        Applied to the unit rows.
+
+    Returns
+    -------
+    list of callable
+        One a chunk; each can be pickled.
+    """
+    return [
+        partial(_embed, checkpoint, sequences[start:stop], start, projection)
+        for start, stop in bounds
+    ]

@@ -1,0 +1,173 @@
+"""The verb `align`: two sequences on the terminal, or all pairs of many."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riboray.alignment.config import AlignConfig
+from riboray.alignment.described import describe_alignments
+from riboray.alignment.estimate import embed_side, fit_null
+from riboray.alignment.formats import PairView, aligned_fasta, clustal_view, stockholm
+from riboray.alignment.hits import hits_table, write_arrow
+from riboray.alignment.longpairs import align_embeddings
+from riboray.alignment.similarity import fit_projection
+from riboray.alignment.tiles import Rule, TileHits
+from riboray.alphabet import normalise
+from riboray.console import say
+from riboray.corpus.fasta import read_fasta
+from riboray.corpus.records import why_rejected
+from riboray.embedding.embedder import Embedder
+from riboray.errors import ConfigError, FastaError
+from riboray.manifest import atomic_path
+from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
+
+__all__ = ["align"]
+
+_STRUCTURE = re.compile(r"[.()\[\]{}<>]")
+
+
+@dataclass(frozen=True)
+class _Rna:
+    """A named sequence with its structure, if the file has one."""
+
+    name: str
+    sequence: str
+    structure: str | None
+
+
+def align(config: AlignConfig) -> None:
+    """Align two RNAs and print their alignment, or align all pairs and print a summary.
+
+    Raises
+    ------
+    RiborayError
+        On input that cannot be used, with file and record.
+    """
+    if config.all_pairs:
+        from riboray.alignment.allpairs import align_all_pairs
+
+        print(json.dumps(align_all_pairs(config), indent=2))
+        return
+    _align_two(config)
+
+
+def _align_two(config: AlignConfig) -> None:
+    loaded = load_checkpoint(config.checkpoint)
+    a, b = _read_two(config, loaded)
+    embedder = Embedder(loaded.model)
+    side = embed_side(embedder, [a.sequence, b.sequence])
+    projection = None
+    if config.dimensions is not None:
+        projection = fit_projection(side.sequences.embeddings, config.dimensions, config.seed)
+        side = embed_side(embedder, [a.sequence, b.sequence], projection=projection)
+    rows = side.sequences
+    if config.dry_run:
+        say(f"  {len(rows[0]) * len(rows[1]):,} cells")
+        return
+    score, partners = align_embeddings(rows[0], rows[1], config.gaps, config.mode)
+    assert partners is not None
+    null = None
+    if config.statistics:
+        rule = Rule(config.gaps, config.mode)
+        null = fit_null(
+            embedder,
+            [a.sequence],
+            rule,
+            projection=projection,
+            seed=config.seed,
+            targets=[b.sequence],
+        )
+    match = np.einsum("ij,ij->i", rows[0], rows[1][np.maximum(partners, 0)])
+    view = PairView.of(
+        (a.name, b.name),
+        (a.sequence, b.sequence),
+        partners,
+        match.astype(np.float32),
+        config.mode,
+        (a.structure, b.structure),
+    )
+    starts = rows.starts
+    described = describe_alignments(
+        partners[None],
+        side.nucleotides[: starts[1]],
+        side.nucleotides,
+        starts[1:2],
+        starts[2:3],
+        whole=config.mode == "global",
+    )
+    first, second = np.zeros(1, np.int64), np.ones(1, np.int64)
+    scores = np.array([score], np.float32)
+    hits = TileHits(first, second, scores, described.values, described.cigar, 1)
+    table = hits_table(hits, [a.name, b.name], rows.lengths, null, 1)
+    _write(config, view, table, score)
+
+
+def _write(config: AlignConfig, view: PairView, table: Any, score: float) -> None:
+    """Write the alignment in the format asked for; the figures of a view go with it."""
+    output = None if config.output is None else Path(config.output)
+    if config.format == "arrow":
+        assert output is not None  # checked by the config
+        options = json.dumps(asdict(config), default=str)
+        write_arrow(table, output, {"options": options})
+        return
+    if config.format == "clustal":
+        text = _heading(table.to_pylist()[0]) + "\n\n"
+        text += clustal_view(view, colour=output is None and _coloured()) + "\n"
+    else:
+        text = aligned_fasta(view) if config.format == "fasta" else stockholm(view, score)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    with atomic_path(output) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def _coloured() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def _heading(row: dict[str, Any]) -> str:
+    parts = [
+        f"score {row['score']:.3f} ({row['normalised_score']:.3f} of the largest possible)",
+        f"identity {100 * row['identity']:.1f} % of aligned pairs",
+        f"{row['aligned_length']} columns, {row['gap_opens']} gaps",
+    ]
+    if row["z_score"] is not None:
+        parts.append(f"z-score {row['z_score']:.1f}, P {row['evalue']:.2g} (shuffled sequences)")
+    return "CLUSTAL-like view by riboray\n" + "\n".join(parts)
+
+
+def _read_two(config: AlignConfig, loaded: LoadedCheckpoint) -> tuple[_Rna, _Rna]:
+    """Read the two sequences; exactly two."""
+    ambiguity = loaded.model.config.tokens.id_of("N") is not None
+    found: list[_Rna] = []
+    for path in config.input:
+        for record in read_fasta(path):
+            structure = _STRUCTURE.search(record.sequence)
+            text, dots = record.sequence, ""
+            if structure:
+                text = record.sequence[: structure.start()]
+                # RNAfold writes the energy behind the structure: "((..)) (-1.20)".
+                dots = re.sub(r"\s*\(\s*-?\d.*$", "", record.sequence[structure.start() :])
+                if len(dots) != len(text):
+                    reason = f"structure of {len(dots)} symbols for {len(text)} nucleotides"
+                    raise FastaError(Path(path), reason, record.number)
+            wrong = why_rejected(normalise(text), 1, 10**9, ambiguity=ambiguity)
+            if wrong is not None:
+                raise FastaError(Path(path), wrong, record.number)
+            found.append(_Rna(record.id or f"record{record.number}", normalise(text), dots or None))
+            if len(found) > 2:
+                raise ConfigError(
+                    "more than two sequences; to align every one with every other, add --all-pairs"
+                )
+    if len(found) != 2:
+        raise ConfigError(f"{len(found)} sequence in {', '.join(config.input)}; two are needed")
+    return found[0], found[1]

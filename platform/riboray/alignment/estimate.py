@@ -1,0 +1,205 @@
+"""Before long work: chance scores, pace and size, measured on a sample of the input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riboray.alignment.hits import hits_table
+from riboray.alignment.lockstep import LANES
+from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
+from riboray.alignment.statistics import NullModel, dinucleotide_shuffle, fit_null_model
+from riboray.alignment.tiles import Rule, Side, align_tile, score_tile
+from riboray.embedding.embedder import Embedder
+
+__all__ = ["Estimate", "embed_side", "fit_null", "measure_pace", "sample_sequences"]
+
+#: Nucleotides of a sample at most: embedded in seconds, and all its pairs aligned in about one.
+_SAMPLE_NUCLEOTIDES = 16_000
+_SAMPLE_SEQUENCES = LANES
+
+
+def embed_side(
+    embedder: Embedder,
+    texts: Sequence[str],
+    *,
+    first: int = 0,
+    projection: Projection | None = None,
+) -> Side:
+    """Embed sequences as one side of a tile.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    texts : sequence of str
+        Sequences, longest first.
+    first : int
+        Index of the first of them.
+    projection : Projection, optional
+        Applied to the unit rows.
+
+    Returns
+    -------
+    Side
+
+    Raises
+    ------
+    ValueError
+        If the model gives a value that is not finite.
+    """
+    rows = unit_rows(np.concatenate(embedder.per_base(texts)))
+    if projection is not None:
+        rows = projection.apply(rows)
+    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    codes = np.frombuffer("".join(texts).encode(), np.uint8)
+    return Side(SequenceSet(rows, starts), codes, first)
+
+
+def sample_sequences(sequences: Sequence[str], seed: int) -> list[str]:
+    """Draw sequences spread over all lengths, longest first, of a bounded number of nucleotides."""
+    by_length = sorted(sequences, key=len, reverse=True)
+    mean = sum(map(len, sequences)) / len(sequences)
+    count = int(min(len(sequences), _SAMPLE_SEQUENCES, max(2, _SAMPLE_NUCLEOTIDES // mean)))
+    # One from each of `count` strata of equal size.
+    generator = np.random.default_rng(seed)
+    edges = np.linspace(0, len(by_length), count + 1)
+    places = np.floor(edges[:-1] + generator.uniform(0, 1, count) * np.diff(edges)).astype(int)
+    chosen: list[str] = []
+    used = 0
+    for place in np.minimum(places, len(by_length) - 1).tolist():
+        if len(chosen) >= 2 and used + len(by_length[place]) > 2 * _SAMPLE_NUCLEOTIDES:
+            continue
+        chosen.append(by_length[place])
+        used += len(by_length[place])
+    return chosen
+
+
+def fit_null(
+    embedder: Embedder,
+    sequences: Sequence[str],
+    rule: Rule,
+    *,
+    projection: Projection | None = None,
+    seed: int = 0,
+    targets: Sequence[str] | None = None,
+) -> NullModel:
+    """Fit chance scores: sampled sequences against shuffled ones.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    sequences : sequence of str
+        What will be aligned, or the queries.
+    rule : Rule
+        Mode and gaps are used.
+    projection : Projection, optional
+        As in the alignment itself.
+    seed : int
+        Seed of the sample and of the shuffles.
+    targets : sequence of str, optional
+        Targets, if they are another set: these are shuffled.
+
+    Returns
+    -------
+    NullModel
+    """
+    generator = np.random.default_rng(seed)
+    real = sample_sequences(sequences, seed)
+    originals = real if targets is None else sample_sequences(targets, seed)
+    # A few sequences are shuffled many times, for a distribution to be seen.
+    copies = max(1, -(-400 // (len(real) * max(len(originals) - 1, 1))))
+    shuffled = [
+        (dinucleotide_shuffle(text, generator), source)
+        for source, text in enumerate(originals)
+        for _ in range(copies)
+    ]
+    plain = replace(rule, arithmetic="float32", min_score=None, min_z=None, top_k=None, null=None)
+    a = embed_side(embedder, real, projection=projection)
+    b = embed_side(embedder, [text for text, _ in shuffled], projection=projection)
+    found = score_tile(a, b, plain, same=False)
+    source = np.array([source for _, source in shuffled])[found.target]
+    # A sequence and its own shuffle share their composition: not what unrelated pairs do.
+    kept = np.ones(len(source), bool)
+    if targets is None and len(real) > 2:
+        kept = source != found.query
+    return fit_null_model(
+        found.score[kept],
+        a.sequences.lengths[found.query[kept]],
+        b.sequences.lengths[found.target[kept]],
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Measured on a sample.
+
+    Attributes
+    ----------
+    cells_per_second : float
+        Of one process.
+    nucleotides_per_second : float
+        Embedded by one process.
+    reported : float
+        Share of pairs that pass the filters, 1.0 without any.
+    bytes_per_pair : float
+        Of both outputs together, per reported pair.
+    """
+
+    cells_per_second: float
+    nucleotides_per_second: float
+    reported: float
+    bytes_per_pair: float
+
+
+def measure_pace(
+    embedder: Embedder,
+    sequences: Sequence[str],
+    rule: Rule,
+    *,
+    scores_only: bool = False,
+    projection: Projection | None = None,
+    seed: int = 0,
+    seconds: float = 1.0,
+) -> Estimate:
+    """Align a sample of the input for about a second, on one core."""
+    texts = sample_sequences(sequences, seed)
+    embedder.per_base(texts[:2])
+    start = time.perf_counter()
+    side = embed_side(embedder, texts, projection=projection)
+    embedding_time = time.perf_counter() - start
+    lengths = side.sequences.lengths.astype(np.int64)
+    run = score_tile if scores_only or rule.top_k is not None else align_tile
+    hits = run(side, side, rule, same=True)  # compiles, too
+    done, start, elapsed = 0, time.perf_counter(), 0.0
+    while elapsed < seconds:
+        run(side, side, rule, same=False)
+        done += int(lengths.sum()) ** 2
+        elapsed = time.perf_counter() - start
+    return Estimate(
+        done / elapsed,
+        float(lengths.sum()) / embedding_time,
+        len(hits.score) / max(hits.scored, 1) if rule.filters else 1.0,
+        _bytes_per_pair(side, rule, scores_only),
+    )
+
+
+def _bytes_per_pair(side: Side, rule: Rule, scores_only: bool) -> float:
+    """Weigh the report of a few pairs: Arrow as it lies in memory, TSV about half as much."""
+    few = Side(
+        SequenceSet(
+            side.sequences.embeddings[: side.sequences.starts[2]], side.sequences.starts[:3]
+        ),
+        side.nucleotides[: side.sequences.starts[2]],
+    )
+    plain = replace(rule, min_score=None, min_z=None, top_k=None)
+    run = score_tile if scores_only else align_tile
+    hits = run(few, few, plain, same=True)
+    lengths: NDArray[np.int32] = few.sequences.lengths
+    table = hits_table(hits, ["x" * 12] * 2, lengths, rule.null, 1)
+    return float(1.6 * table.nbytes / max(table.num_rows, 1) + 20)
