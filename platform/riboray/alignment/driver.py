@@ -104,8 +104,8 @@ def _align_two(config: AlignConfig) -> None:
         whole=config.mode == "global",
     )
     first, second = np.zeros(1, np.int64), np.ones(1, np.int64)
-    scores = np.array([score], np.float32)
-    hits = TileHits(first, second, scores, described.values, described.cigar, 1)
+    scores, affinity = np.array([score], np.float32), side.means[:1] @ side.means[1]
+    hits = TileHits(first, second, scores, affinity, described.values, described.cigar, 1)
     table = hits_table(hits, [a.name, b.name], rows.lengths, null, 1)
     _write(config, view, table, score)
 

@@ -118,7 +118,7 @@ def hits_table(
     of_query, of_target = lengths[hits.query], target_lengths[hits.target]
     z_scores = evalues = None
     if null is not None:
-        z_scores = null.z_scores(hits.score, of_query, of_target)
+        z_scores = null.z_scores(hits.score, of_query, of_target, hits.affinity)
         evalues = null.evalues(z_scores, comparisons)
     columns: dict[str, object] = {
         "query": _names(hits.query, ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -48,6 +49,17 @@ class Side:
     nucleotides: NDArray[np.uint8]
     first: int = 0
 
+    @cached_property
+    def means(self) -> NDArray[np.float32]:
+        """Mean embedding of each sequence, shape (n, d)."""
+        sums = np.add.reduceat(self.sequences.embeddings, self.sequences.starts[:-1], axis=0)
+        return (sums / self.lengths[:, None]).astype(np.float32)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """Length of each sequence."""
+        return self.sequences.lengths
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -85,13 +97,14 @@ class Rule:
         scores: NDArray[np.float32],
         lengths_a: NDArray[np.int32],
         lengths_b: NDArray[np.int32],
+        affinity: NDArray[np.float32],
     ) -> NDArray[np.bool_]:
         """Tell which scores reach `min_score` and `min_z`."""
         kept = np.ones(len(scores), bool)
         if self.min_score is not None:
             kept &= scores >= np.float32(self.min_score)
         if self.min_z is not None and self.null is not None:
-            kept &= self.null.z_scores(scores, lengths_a, lengths_b) >= self.min_z
+            kept &= self.null.z_scores(scores, lengths_a, lengths_b, affinity) >= self.min_z
         return kept
 
 
@@ -105,6 +118,8 @@ class TileHits:
         Indices of the sequences.
     score : ndarray, shape=(k,), dtype=float32
         Scores.
+    affinity : ndarray, shape=(k,), dtype=float32
+        Mean similarity of all bases of both; see `riboray.alignment.statistics`.
     values : dict of str to ndarray, or None
         See `riboray.alignment.described.Description`.
     cigar : pyarrow.StringArray or None
@@ -116,6 +131,7 @@ class TileHits:
     query: NDArray[np.int64]
     target: NDArray[np.int64]
     score: NDArray[np.float32]
+    affinity: NDArray[np.float32]
     values: dict[str, NDArray[np.int32]] | None
     cigar: pa.StringArray | None
     scored: int
@@ -150,14 +166,13 @@ def score_tile(a: Side, b: Side, rule: Rule, *, same: bool) -> TileHits:
         Without alignments. For `top_k`, the best of the tile for either sequence of a pair.
     """
     aligner = BlockAligner(rule.gaps, rule.mode, rule.arithmetic)
-    lengths_a, lengths_b = a.sequences.lengths, b.sequences.lengths
     queries, targets, scores, scored = [], [], [], 0
     for query, wanted, block in _rows(a, b, same):
         found = aligner.scores(a.sequences[query], block)[wanted]
         members = block.members[wanted]
         scored += len(found)
-        upper = found + _slack(rule, np.minimum(lengths_a[query], lengths_b[members]))
-        kept = rule.passes(upper, np.full(len(members), lengths_a[query]), lengths_b[members])
+        upper = found + _slack(rule, np.minimum(a.lengths[query], b.lengths[members]))
+        kept = _passing(a, b, rule, query, members, upper)
         queries.append(np.full(int(kept.sum()), query, np.int64))
         targets.append(members[kept])
         scores.append(found[kept])
@@ -165,11 +180,30 @@ def score_tile(a: Side, b: Side, rule: Rule, *, same: bool) -> TileHits:
     target_index = np.concatenate([*targets, np.empty(0, np.int64)])
     score = np.concatenate([*scores, np.empty(0, np.float32)])
     if rule.top_k is not None:
-        slack = _slack(rule, np.minimum(lengths_a[query_index], lengths_b[target_index]))
+        slack = _slack(rule, np.minimum(a.lengths[query_index], b.lengths[target_index]))
         sides = (query_index + a.first, target_index + b.first)
         kept = best_of_each(sides, score, rule.top_k, slack)
         query_index, target_index, score = query_index[kept], target_index[kept], score[kept]
-    return TileHits(query_index + a.first, target_index + b.first, score, None, None, scored)
+    affinity = np.einsum("ij,ij->i", a.means[query_index], b.means[target_index])
+    return TileHits(
+        query_index + a.first, target_index + b.first, score, affinity, None, None, scored
+    )
+
+
+def _passing(
+    a: Side,
+    b: Side,
+    rule: Rule,
+    query: int,
+    members: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Tell which targets of one query pass the rule."""
+    if rule.min_score is None and rule.min_z is None:
+        return np.ones(len(members), bool)
+    affinity = b.means[members] @ a.means[query]
+    ours = np.full(len(members), a.lengths[query])
+    return rule.passes(scores, ours, b.lengths[members], affinity)
 
 
 def _slack(rule: Rule, shorter: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -196,8 +230,7 @@ class _Collector:
         partners: NDArray[np.int32],
     ) -> None:
         """Describe the alignments of one query that pass the rule."""
-        lengths_a, lengths_b = self.a.sequences.lengths, self.b.sequences.lengths
-        kept = self.rule.passes(scores, np.full(len(members), lengths_a[query]), lengths_b[members])
+        kept = _passing(self.a, self.b, self.rule, query, members, scores)
         members, scores, partners = members[kept], scores[kept], partners[kept]
         starts_a, starts_b = self.a.sequences.starts, self.b.sequences.starts
         described = describe_alignments(
@@ -218,12 +251,16 @@ class _Collector:
             none = np.empty(0, np.int64)
             values = {name: np.empty(0, np.int32) for name in FIELDS}
             empty = pa.array([], pa.string())
-            return TileHits(none, none, np.empty(0, np.float32), values, empty, scored)
+            zero = np.empty(0, np.float32)
+            return TileHits(none, none, zero, zero, values, empty, scored)
         table = np.concatenate(self.values)
+        query = np.concatenate([np.full(len(m), q, np.int64) for q, m, _ in self.parts])
+        target = np.concatenate([m for _, m, _ in self.parts])
         return TileHits(
-            np.concatenate([np.full(len(m), q, np.int64) for q, m, _ in self.parts]) + self.a.first,
-            np.concatenate([m for _, m, _ in self.parts]) + self.b.first,
+            query + self.a.first,
+            target + self.b.first,
             np.concatenate([s for _, _, s in self.parts]),
+            np.einsum("ij,ij->i", self.a.means[query], self.b.means[target]),
             {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FIELDS)},
             pa.concat_arrays(self.cigars),
             scored,
