@@ -51,11 +51,23 @@ VERBS: dict[str, Verb] = {
         "pre-train RNABERT on a corpus and seed alignments",
         prints=False,
     ),
+    "embed": Verb(
+        "riboray.embedding.config:EmbedConfig",
+        "riboray.embedding.driver:embed",
+        "embed RNAs and write Arrow files",
+        one_thread=True,
+    ),
     "align": Verb(
         "riboray.alignment.config:AlignConfig",
         "riboray.alignment.driver:align",
         "align two RNAs structurally, or all pairs of many",
         prints=False,
+        one_thread=True,
+    ),
+    "search": Verb(
+        "riboray.alignment.config:SearchConfig",
+        "riboray.alignment.searching:search",
+        "find relatives of RNAs among millions",
         one_thread=True,
     ),
     "convert": Verb(

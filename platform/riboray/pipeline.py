@@ -14,10 +14,10 @@ from typing import Any
 import ray
 
 import riboray
-from riboray.errors import ConfigError
+from riboray.errors import ConfigError, RiborayError
 from riboray.rayenv import LOCAL
 
-__all__ = ["connect", "first_line"]
+__all__ = ["connect", "fetch", "first_line", "worker_count"]
 
 #: CPUs that a Ray of our own offers beyond those that workers hold, so that the light tasks that
 #: feed them always find a place.
@@ -127,3 +127,35 @@ def first_line(error: BaseException) -> str:
         cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1] if lines else ''}"
+
+
+def worker_count(asked: int | None, address: str, resources: dict[str, float]) -> int:
+    """Return how many one-CPU processes to use: as asked, else one for every CPU there is."""
+    cpus = os.cpu_count() if address == LOCAL else int(resources.get("CPU", 1))
+    return asked or max(cpus or 1, 1)
+
+
+def fetch(reference: Any) -> Any:
+    """Fetch a task's result; turn its failure into an error that a person can act on.
+
+    Raises
+    ------
+    RiborayError
+        The task's own, or one that says what happened to it. Work that is committed piece by
+        piece is kept: the same command goes on.
+    """
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, RiborayError):
+            raise cause from error
+        if isinstance(cause, OSError):
+            where = f"{cause.filename}: " if cause.filename else ""
+            raise RiborayError(
+                f"{where}{cause.strerror or cause}; what is done is kept: "
+                "put this right and give the same command again"
+            ) from error
+        raise RiborayError(f"a task failed: {first_line(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise RiborayError(f"Ray lost a task: {first_line(error)}") from error

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
@@ -32,7 +30,7 @@ from riboray.alignment.similarity import Projection, fit_projection
 from riboray.alignment.store import PairStore, TileReport
 from riboray.alignment.tiles import Rule
 from riboray.console import Progress, say
-from riboray.corpus.records import REJECT_SCHEMA
+from riboray.corpus.rejects import write_rejects
 from riboray.corpus.sequences import NamedSequences, read_sequences
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError, OutputError, RiborayError
@@ -43,7 +41,7 @@ from riboray.rayenv import prepare_ray
 if TYPE_CHECKING:
     from riboray.alignment.pipeline import TileRunner
 
-__all__ = ["Prepared", "align_all_pairs", "check_room", "prepare"]
+__all__ = ["Prepared", "align_all_pairs", "check_room", "duration", "prepare", "run_tiles"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,9 @@ def prepare(
             targets=None if targets is None else targets(),
         )
         rule = replace(rule, null=null)
-        if config.max_evalue is not None:
+        if null is None:
+            say("  statistics  left out: shuffles of sequences this long would take too long")
+        elif config.max_evalue is not None:
             count = comparisons(len(named))
             rule = replace(rule, min_z=null.z_at_evalue(config.max_evalue, count))
     return Prepared(loaded, embedder, named, projection, rule)
@@ -215,7 +215,7 @@ def _announce(
     pace = estimate.cells_per_second / 1e9
     say(
         f"  {plan.cells:.3g} cells in {len(plan.tiles)} tiles; {pace:.2f} billion a second and "
-        f"process, {workers} processes: about {_duration(seconds)}"
+        f"process, {workers} processes: about {duration(seconds)}"
     )
     say(f"  about {reported:,.0f} pairs to report, {_size(output)}; embeddings {_size(memory)}")
     return output, memory
@@ -228,10 +228,7 @@ def _write_beside(config: AlignConfig, work: Prepared, directory: Path) -> None:
     if work.rule.null is not None:
         write_json(directory / "chance_scores.json", work.rule.null.to_json())
     if work.named.rejects:
-        rows = [asdict(reject) for reject in work.named.rejects]
-        with atomic_path(directory / "rejects.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, REJECT_SCHEMA), temporary)
-        say(f"  {len(rows):,} records left out; reasons in {directory / 'rejects.parquet'}")
+        write_rejects(work.named.rejects, directory)
 
 
 def _run(
@@ -353,7 +350,7 @@ def _finish(
     write_json(store.directory / "summary.json", summary)
     say(
         f"  {plan.pairs:,} pairs compared, {counts['pairs_reported']:,} reported in "
-        f"{_duration(seconds)}: {store.directory / 'pairs.tsv'} and {store.pairs}"
+        f"{duration(seconds)}: {store.directory / 'pairs.tsv'} and {store.pairs}"
     )
     return summary
 
@@ -366,7 +363,8 @@ def _size(number: float) -> str:
     return f"{number:,.3g} TB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Say a time in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-
-import torch
+from functools import partial
 
 from riboray.alignment.estimate import embed_side
 from riboray.alignment.similarity import Projection
 from riboray.alignment.tiles import Side
-from riboray.embedding.embedder import Embedder
-from riboray.model.checkpoint import load_checkpoint
+from riboray.embedding.shards import cached_embedder
 
 __all__ = ["embedding_chunks"]
 
 
-@lru_cache(maxsize=2)
-def _embedder(checkpoint: str) -> Embedder:
-    """Load a model once a process, on one thread: there is a process for every CPU."""
-    torch.set_num_threads(1)
-    return Embedder(load_checkpoint(checkpoint).model)
-
-
 def _embed(checkpoint: str, texts: list[str], first: int, projection: Projection | None) -> Side:
-    return embed_side(_embedder(checkpoint), texts, first=first, projection=projection)
+    return embed_side(cached_embedder(checkpoint), texts, first=first, projection=projection)
 
 
 def embedding_chunks(

@@ -60,8 +60,8 @@ class AlignmentOptions:
         if not self.checkpoint:
             raise ConfigError("--checkpoint is required: a model that `riboray pretrain` made")
         check_mode(self.mode)
-        if self.max_evalue is not None and not (self.statistics and self.max_evalue > 0):
-            raise ConfigError("max_evalue must be positive and needs statistics")
+        if self.max_evalue is not None and not self.max_evalue > 0:
+            raise ConfigError(f"max_evalue must be positive, not {self.max_evalue}")
         for name in ("num_workers", "dimensions"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -105,6 +105,8 @@ class AlignConfig(AlignmentOptions):
             raise ConfigError("nothing to align: give FASTA files")
         if self.format == "arrow" and not self.all_pairs and self.output is None:
             raise ConfigError("format arrow needs --output: a file to write")
+        if self.max_evalue is not None and not self.statistics:
+            raise ConfigError("max_evalue needs statistics")
         if self.top_k is not None and (self.top_k < 1 or not self.all_pairs):
             raise ConfigError("top_k must be at least 1 and needs --all-pairs")
         if self.top_k is not None and self.arithmetic == "int16":
@@ -131,6 +133,9 @@ class SearchConfig(AlignmentOptions):
     """Targets that each prefilter hands on per query."""
     kmer: int = 6
     """Length of the k-mers."""
+    max_evalue: float | None = 10.0
+    """Report hits of at most this E-value only: unrelated targets expected to score as high in a
+    search with one query. Without statistics it does nothing."""
     max_hits: int = 100
     """Hits reported per query at most."""
 

@@ -22,6 +22,9 @@ __all__ = ["Estimate", "embed_side", "fit_null", "measure_pace", "sample_sequenc
 _SAMPLE_NUCLEOTIDES = 16_000
 _SAMPLE_SEQUENCES = LANES
 
+#: Nucleotides of shuffled sequences, unless the fit needs more.
+_SHUFFLED = 50_000
+
 
 def embed_side(
     embedder: Embedder,
@@ -87,7 +90,7 @@ def fit_null(
     projection: Projection | None = None,
     seed: int = 0,
     targets: Sequence[str] | None = None,
-) -> NullModel:
+) -> NullModel | None:
     """Fit chance scores: sampled sequences against shuffled ones.
 
     Parameters
@@ -107,13 +110,18 @@ def fit_null(
 
     Returns
     -------
-    NullModel
+    NullModel or None
+        None if enough shuffles of sequences this long would take minutes.
     """
     generator = np.random.default_rng(seed)
     real = sample_sequences(sequences, seed)
     originals = real if targets is None else sample_sequences(targets, seed)
     # A few sequences are shuffled many times, for a distribution to be seen.
-    copies = max(1, -(-400 // (len(real) * max(len(originals) - 1, 1))))
+    pairs = len(real) * max(len(originals) - 1, 1)
+    total = sum(map(len, originals))
+    copies = max(1, min(-(-400 // pairs), max(_SHUFFLED, 100 // pairs * total) // total))
+    if copies * pairs < 100 or copies * total > 8 * _SHUFFLED:
+        return None
     shuffled = [
         (dinucleotide_shuffle(text, generator), source)
         for source, text in enumerate(originals)
@@ -200,7 +208,7 @@ def _cells_per_second(
     for share in (0.1, 0.35, 0.6, 0.85):
         at = int(np.searchsorted(np.cumsum(lengths), share * lengths.sum()))
         near = lengths[max(min(at, len(lengths) - LANES), 0) :][:LANES]
-        few = near[:: max(len(near) // 3, 1)][:3]
+        few = near[:: max(len(near) // 16, 1)][:16]
         tiles.append(tuple(_random_side(sizes, width, generator) for sizes in (few, near)))
     for a, b in tiles:  # compiles, too
         run(a, b, rule, same=False)

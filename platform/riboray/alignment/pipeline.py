@@ -6,23 +6,22 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from riboray.alignment.database import Candidates, Prefilter, search_shard
 from riboray.alignment.hits import hits_table
 from riboray.alignment.plan import TileSpec
 from riboray.alignment.similarity import SequenceSet
 from riboray.alignment.store import PairStore, TileReport
 from riboray.alignment.tiles import Rule, Side, align_pairs, align_tile, score_tile
-from riboray.errors import OutputError, RiborayError
-from riboray.pipeline import connect, first_line
-from riboray.rayenv import LOCAL
+from riboray.embedding.store import EmbeddingSet
+from riboray.pipeline import connect, fetch, worker_count
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
-__all__ = ["Context", "TileRunner", "running"]
+__all__ = ["Context", "TileRunner", "find_candidates", "running"]
 
 #: Tiles handed to an actor ahead of time, so that it never waits for the next.
 _AHEAD = 2
@@ -177,7 +176,7 @@ class TileRunner:
                 waiting.append(self._loaded[key])
             done, waiting = ray.wait(waiting, num_returns=1, fetch_local=False)
             for reference in done:
-                _check(reference)
+                fetch(reference)
             on_chunk(total - len(missing) - len(waiting), total)
 
     def _key_b(self, tile: TileSpec) -> tuple[int, int]:
@@ -209,35 +208,42 @@ class TileRunner:
             for reference in done:
                 tile, actor = running.pop(reference)
                 free.append(actor)
-                yield tile, _check(reference)
+                yield tile, fetch(reference)
 
     def pids(self) -> list[int]:
         """Return the actors' process ids."""
         return ray.get([actor.pid.remote() for actor in self._actors])
 
 
-def _check(reference: Any) -> Any:
-    """Fetch a result; turn an error of a task into one a person can act on."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, RiborayError):
-            raise cause from error
-        if isinstance(cause, OSError):
-            raise OutputError(
-                Path(cause.filename or "output"),
-                f"{cause.strerror or cause}; the tiles done are kept: make room and give the same "
-                "command again",
-            ) from error
-        raise RiborayError(f"a tile failed: {first_line(error)}") from error
-    except ray.exceptions.RayError as error:
-        raise RiborayError(f"Ray lost a task: {first_line(error)}") from error
+@ray.remote(num_cpus=1, max_retries=5)
+def _search_shard(number: int, *arguments: Any) -> list[Candidates]:
+    """Find candidates in one file; the index it may build is the same file every time."""
+    database, *rest = arguments
+    return search_shard(database, number, *rest)
+
+
+def find_candidates(
+    database: EmbeddingSet,
+    chooser: Prefilter,
+    pooled: np.ndarray[Any, np.dtype[np.float32]],
+    queries: list[str],
+    count: int,
+    workers: int,
+) -> Iterator[list[Candidates]]:
+    """Search every file of a database, a few at a time; yield each one's candidates."""
+    shared = [ray.put(value) for value in (database, chooser, pooled)]
+    todo = list(range(len(database.files)))[::-1]
+    running: list[Any] = []
+    while todo or running:
+        while todo and len(running) < workers:
+            running.append(_search_shard.remote(todo.pop(), *shared, queries, count))
+        done, running = ray.wait(running, num_returns=1)
+        for reference in done:
+            yield fetch(reference)
 
 
 @contextmanager
 def running(address: str, workers: int | None) -> Iterator[int]:
     """Connect to Ray; yield the number of workers to use, by default one a CPU."""
     with connect(address, cpus=workers or 0) as resources:
-        cpus = os.cpu_count() if address == LOCAL else int(resources.get("CPU", 1))
-        yield workers or max(cpus or 1, 1)
+        yield worker_count(workers, address, resources)

@@ -184,7 +184,7 @@ def score_tile(a: Side, b: Side, rule: Rule, *, same: bool) -> TileHits:
         sides = (query_index + a.first, target_index + b.first)
         kept = best_of_each(sides, score, rule.top_k, slack)
         query_index, target_index, score = query_index[kept], target_index[kept], score[kept]
-    affinity = np.einsum("ij,ij->i", a.means[query_index], b.means[target_index])
+    affinity = (a.means @ b.means.T)[query_index, target_index]
     return TileHits(
         query_index + a.first, target_index + b.first, score, affinity, None, None, scored
     )
@@ -260,7 +260,7 @@ class _Collector:
             query + self.a.first,
             target + self.b.first,
             np.concatenate([s for _, _, s in self.parts]),
-            np.einsum("ij,ij->i", self.a.means[query], self.b.means[target]),
+            (self.a.means @ self.b.means.T)[query, target],
             {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FIELDS)},
             pa.concat_arrays(self.cigars),
             scored,

@@ -1,0 +1,182 @@
+"""A directory of embeddings as the database of a search: its index, its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riboray.alignment.estimate import embed_side
+from riboray.alignment.prefilter import (
+    KmerWeights,
+    Whitening,
+    build_index,
+    nearest,
+    shared_kmers,
+)
+from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
+from riboray.alignment.tiles import Side
+from riboray.embedding.shards import cached_embedder
+from riboray.embedding.store import EmbeddingSet
+
+__all__ = ["Candidates", "Prefilter", "fit_prefilter", "load_targets", "search_shard"]
+
+#: Sequences that whitening and k-mer weights are fitted to at most.
+_SAMPLE = 20_000
+
+
+@dataclass(frozen=True)
+class Prefilter:
+    """What chooses candidates, fitted to the database.
+
+    Attributes
+    ----------
+    whitening, kmers : Whitening or None, KmerWeights or None
+        None where that prefilter is not used.
+    index_folder : str
+        Where the index of each file lies, or will.
+    """
+
+    whitening: Whitening | None
+    kmers: KmerWeights | None
+    index_folder: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Best targets of one file for every query, of one prefilter.
+
+    Attributes
+    ----------
+    rows : ndarray, shape=(queries, c), dtype=int64
+        Global row numbers.
+    similarity : ndarray, shape=(queries, c), dtype=float32
+        What they were ranked by.
+    """
+
+    rows: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+def fit_prefilter(database: EmbeddingSet, kind: str, k: int, folder: Path, seed: int) -> Prefilter:
+    """Fit whitening and k-mer weights to a sample of the database, the same every time."""
+    generator = np.random.default_rng(seed)
+    share = min(1.0, _SAMPLE / max(len(database), 1))
+    pooled, sequences = [], []
+    for number, rows in enumerate(database.rows):
+        count = max(1, round(rows * share)) if rows else 0
+        chosen = np.sort(generator.choice(rows, count, replace=False))
+        table = database.take(number, chosen, ["embedding", "sequence"])
+        pooled.append(_matrix(table["embedding"]))
+        sequences.extend(table["sequence"].to_pylist())
+    whitening = kmers = None
+    if kind in ("both", "embedding"):
+        whitening = Whitening.fit(np.concatenate(pooled))
+    if kind in ("both", "kmer"):
+        kmers = KmerWeights.fit(sequences, k)
+    return Prefilter(whitening, kmers, str(folder))
+
+
+def _matrix(column: object) -> NDArray[np.float32]:
+    """Turn a column of embeddings into an array of shape (n, d)."""
+    whole = column.combine_chunks()  # type: ignore[attr-defined]
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(len(whole), -1)
+
+
+def search_shard(
+    database: EmbeddingSet,
+    number: int,
+    prefilter: Prefilter,
+    pooled: NDArray[np.float32],
+    queries: list[str],
+    count: int,
+) -> list[Candidates]:
+    """Find candidates for all queries in one file of the database.
+
+    Parameters
+    ----------
+    database : EmbeddingSet
+        The database.
+    number : int
+        Which file.
+    prefilter : Prefilter
+        Fitted to the database.
+    pooled : ndarray, shape=(queries, d), dtype=float32
+        Pooled embeddings of the queries.
+    queries : list of str
+        Their sequences.
+    count : int
+        Candidates of each query and prefilter.
+
+    Returns
+    -------
+    list of Candidates
+        One a prefilter. The index of the file is built if it is not there yet.
+    """
+    first, found = int(database.starts[number]), []
+    if prefilter.whitening is not None:
+        path = Path(prefilter.index_folder) / f"{database.files[number].stem}.usearch"
+        if not path.is_file():
+            vectors = _matrix(database.table(number, ["embedding"])["embedding"])
+            build_index(prefilter.whitening.apply(vectors), path)
+        rows, similarity = nearest(path, prefilter.whitening.apply(pooled), count)
+        found.append(Candidates(rows + first, similarity))
+    if prefilter.kmers is not None:
+        texts = database.table(number, ["sequence"])["sequence"].to_pylist()
+        rows, similarity = shared_kmers(
+            prefilter.kmers.vectors(queries), prefilter.kmers.vectors(texts), count
+        )
+        found.append(Candidates(rows + first, similarity))
+    return found
+
+
+def load_targets(
+    database: EmbeddingSet,
+    rows: NDArray[np.int64],
+    first: int,
+    checkpoint: str,
+    projection: Projection | None,
+) -> Side:
+    """Load some rows of a database as one side of a tile.
+
+    Parameters
+    ----------
+    database : EmbeddingSet
+        The database.
+    rows : ndarray, shape=(n,), dtype=int64
+        Global row numbers, in the order wanted.
+    first : int
+        Index of the first of them among the targets.
+    checkpoint : str
+        Model that embeds them if the database holds no base embeddings.
+    projection : Projection, optional
+        Applied to the unit rows.
+
+    Returns
+    -------
+    Side
+    """
+    files = np.searchsorted(database.starts, rows, side="right") - 1
+    texts = [""] * len(rows)
+    bases: list[NDArray[np.floating]] = [np.empty((0, 0))] * len(rows)
+    for number in np.unique(files).tolist():
+        places = np.flatnonzero(files == number)
+        local = rows[places] - database.starts[number]
+        found = database.take(number, local, ["sequence"])["sequence"].to_pylist()
+        for place, text in zip(places.tolist(), found, strict=True):
+            texts[place] = text
+        if database.per_base:
+            stored = database.base_embeddings(number, local)
+            for place, embeddings in zip(places.tolist(), stored, strict=True):
+                bases[place] = embeddings
+    if not database.per_base:
+        embedder = cached_embedder(checkpoint)
+        return embed_side(embedder, texts, first=first, projection=projection)
+    unit = unit_rows(np.concatenate(bases))
+    unit = unit if projection is None else projection.apply(unit)
+    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    codes = np.frombuffer("".join(texts).encode(), np.uint8)
+    return Side(SequenceSet(unit, starts), codes, first)
