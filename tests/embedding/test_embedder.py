@@ -62,7 +62,8 @@ def test_windows_cover_everything(length, width):
     starts = window_starts(length, width)
     covered = np.zeros(length, int)
     for start in starts:
-        assert start >= 0 and (start + width <= length or start == 0)
+        assert start >= 0
+        assert start + width <= length or start == 0
         covered[start : start + width] += 1
     assert covered.min() >= 1
     assert starts == sorted(set(starts))

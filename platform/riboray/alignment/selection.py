@@ -41,20 +41,22 @@ def best_of_each(
     kept = np.zeros(len(scores), bool)
     if not len(scores):
         return kept
-    below = scores if slack is None else scores - slack
-    above = scores if slack is None else scores + slack
-    for number, owner in enumerate(sides):
-        other = sides[1 - number] if len(sides) > 1 else np.arange(len(scores))
-        order = np.lexsort((other, -below, owner))
-        owners = owner[order]
-        first = np.flatnonzero(np.diff(owners, prepend=owners[0] - 1))
-        rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-        if exactly:
-            kept[order[rank < k]] = True
-            continue
-        group = np.cumsum(rank == 0) - 1
-        threshold = np.full(group[-1] + 1, -np.inf)
-        at = rank == k - 1
-        threshold[group[at]] = below[order[at]]
-        kept[order] |= above[order] >= threshold[group]
+    # A pair counts for both its sequences: it stands in the list of each.
+    pair = np.tile(np.arange(len(scores)), len(sides))
+    owner = np.concatenate(sides)
+    other = np.concatenate(sides[::-1]) if len(sides) > 1 else pair
+    below = (scores if slack is None else scores - slack)[pair]
+    order = np.lexsort((other, -below, owner))
+    owners = owner[order]
+    first = np.flatnonzero(np.diff(owners, prepend=owners[0] - 1))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    if exactly:
+        kept[pair[order[rank < k]]] = True
+        return kept
+    group = np.cumsum(rank == 0) - 1
+    threshold = np.full(group[-1] + 1, -np.inf)
+    at = rank == k - 1
+    threshold[group[at]] = below[order[at]]
+    above = (scores if slack is None else scores + slack)[pair]
+    kept[pair[order[above[order] >= threshold[group]]]] = True
     return kept
