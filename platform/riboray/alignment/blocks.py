@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riboray.alignment.columns import GapPenalties, Mode, check_mode
+from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
 from riboray.alignment.kernels import LOWEST
-from riboray.alignment.lockstep import LANES, SCALE, align_lanes, interleave, walk_lanes
+from riboray.alignment.lockstep import LANES, align_lanes, interleave, walk_lanes
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.similarity import SequenceSet
 from riboray.errors import ConfigError
@@ -115,14 +114,7 @@ class BlockAligner:
         self._trace = np.empty(0, np.uint8)
         if arithmetic not in ("float32", "int16"):
             raise ConfigError(f"unknown arithmetic {arithmetic!r}; known are float32, int16")
-        if arithmetic == "int16":
-            for name in ("open", "extend"):
-                steps = Fraction(getattr(self.gaps, name)).limit_denominator(1000) * SCALE
-                if steps.denominator != 1:
-                    raise ConfigError(
-                        f"gaps.{name}={getattr(self.gaps, name)} is no multiple of 1/{SCALE}: "
-                        "int16 arithmetic cannot hold it; use float32"
-                    )
+        self._steps = whole_penalties(self.gaps, SCALE) if arithmetic == "int16" else (0, 0)
 
     def scores(self, query: NDArray[np.float32], block: TargetBlock) -> NDArray[np.float32]:
         """Score a query, shape (n, d), against a block; shape (k,), in the order of its members."""
@@ -180,10 +172,8 @@ class BlockAligner:
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         whole = kind is np.int16
         scores, ends = np.empty(LANES, kind), np.empty((2, LANES), np.int32)
-        gap_open, gap_extend = (
-            kind(round(value * SCALE) if whole else value)
-            for value in (self.gaps.open, self.gaps.extend)
-        )
+        penalties = self._steps if whole else (self.gaps.open, self.gaps.extend)
+        gap_open, gap_extend = (kind(value) for value in penalties)
         product = np.empty((len(query), LANES), np.float32)
         align_lanes(
             query,

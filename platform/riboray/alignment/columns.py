@@ -7,6 +7,7 @@ position of b in the same column, or -1 where a stands against a gap.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from riboray.errors import ConfigError
 
 __all__ = [
+    "SCALE",
     "AlignedColumns",
     "GapPenalties",
     "Margins",
@@ -24,11 +26,15 @@ __all__ = [
     "count_aligned",
     "gap_costs",
     "gapped_strings",
+    "whole_penalties",
 ]
 
 Mode = Literal["global", "semiglobal", "local"]
 """Global: both sequences from end to end. Semi-global: gaps at the ends of either sequence are free
 (overlaps and one inside the other). Local: the best-scoring stretch of each."""
+
+#: Steps per unit of score in int16: 1.0, 0.1, and the training margins 0.1 and 0.05 are whole.
+SCALE = 60
 
 GAPS = "-."
 _GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
@@ -60,6 +66,26 @@ class Margins:
     def __post_init__(self) -> None:
         if not (0 <= self.false < np.inf and 0 <= self.missed < np.inf):
             raise ConfigError(f"margins must be finite and not negative, not {self}")
+
+
+def whole_penalties(gaps: GapPenalties, scale: int) -> tuple[int, int]:
+    """Express penalties in steps of 1/scale, exactly.
+
+    Raises
+    ------
+    ConfigError
+        If one is no multiple of a step.
+    """
+    steps = []
+    for name in ("open", "extend"):
+        step = Fraction(getattr(gaps, name)).limit_denominator(1000) * scale
+        if step.denominator != 1:
+            raise ConfigError(
+                f"gaps.{name}={getattr(gaps, name)} is no multiple of 1/{scale}: int16 arithmetic "
+                "cannot hold it; use float32"
+            )
+        steps.append(int(step))
+    return steps[0], steps[1]
 
 
 def check_mode(mode: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from riboray.alignment.columns import GapPenalties, Mode, check_mode
+from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.manifest import fingerprint, sha256_file
@@ -60,6 +60,8 @@ class AlignmentOptions:
         if not self.checkpoint:
             raise ConfigError("--checkpoint is required: a model that `riboray pretrain` made")
         check_mode(self.mode)
+        if self.arithmetic == "int16":
+            whole_penalties(self.gaps, SCALE)
         if self.max_evalue is not None and not self.max_evalue > 0:
             raise ConfigError(f"max_evalue must be positive, not {self.max_evalue}")
         for name in ("num_workers", "dimensions"):

@@ -23,13 +23,10 @@ from numpy.typing import NDArray
 
 from riboray.alignment.kernels import EXTEND_X, EXTEND_Y, FROM_X, FROM_Y, STOP, walk
 
-__all__ = ["LANES", "SCALE", "align_lanes", "align_lanes_by_match", "interleave", "walk_lanes"]
+__all__ = ["LANES", "align_lanes", "align_lanes_by_match", "interleave", "walk_lanes"]
 
 #: Targets in lockstep. Fewer than 32 leave int16 scalar; 64 fill the vector units of AVX-512 twice.
 LANES = 64
-
-#: Steps per unit of score in int16: 1.0, 0.1, and the training margins 0.1 and 0.05 are whole.
-SCALE = 60
 
 #: Multiply-adds of one matrix product at most: OpenBLAS multiplies matrices up to a million
 #: without packing them first, half as fast again for these shapes (AVX-512).
@@ -180,7 +177,7 @@ def align_lanes(
     Parameters
     ----------
     query : ndarray, shape=(n, d), dtype=float32
-        Base embeddings; for int16 multiplied by `SCALE`.
+        Base embeddings; for int16 multiplied by `riboray.alignment.columns.SCALE`.
     targets : ndarray, shape=(m, d, LANES), dtype=float32
         From `interleave`.
     lengths : ndarray, shape=(LANES,), dtype=int32

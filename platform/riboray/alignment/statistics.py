@@ -203,13 +203,15 @@ def fit_null_model(
         gamma = _fit_spread(log_spread, residual * np.sqrt(np.pi / 2))
         spread = np.exp(log_spread @ gamma)
     z = (values - location @ mean) / spread
-    skew = float(np.clip(stats.skew(z), -2.0, 2.0))
+    scale = float(z.std())
+    # Sequences of one letter all score alike: no shape to be seen.
+    skew = float(np.clip(stats.skew(z), -2.0, 2.0)) if scale > 1e-6 else 0.0
     return NullModel(
         mean=tuple(mean.tolist()),
         log_spread=tuple(gamma.tolist()),
         skew=skew,
         location=float(z.mean()),
-        scale=float(z.std()),
+        scale=max(scale, 1e-6),
         pairs=len(values),
         shortest=int(min(np.min(lengths_a), np.min(lengths_b))),
         longest=int(max(np.max(lengths_a), np.max(lengths_b))),

@@ -1,0 +1,220 @@
+"""`riboray embed` and `riboray search` as their user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import psutil
+import pyarrow.dataset
+import pytest
+import torch
+
+from riboray.cli import main
+from riboray.manifest import read_manifest
+from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
+from tests.conftest import random_sequences
+from tests.integration.helpers import riboray, start, wait_for
+from tests.integration.test_align import SMALL, write_fasta
+
+
+def mutate(rng, sequence, share=0.1):
+    letters = list(sequence)
+    for k in rng.choice(len(letters), int(share * len(letters)), replace=False):
+        letters[k] = rng.choice(list("ACGU"))
+    return "".join(letters)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Queries, a database with a relative of each, and two models."""
+    folder = tmp_path_factory.mktemp("search")
+    rng = np.random.default_rng(12)
+    targets = random_sequences(rng, 400, 40, 110)
+    queries = [mutate(rng, targets[k]) for k in (3, 77, 250, 399)]
+    write_fasta(folder / "targets.fa", targets, "t")
+    write_fasta(folder / "queries.fa", queries, "q")
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**SMALL)), folder / f"model{seed}")
+    return folder
+
+
+def embed(work, output, *options):
+    return riboray(
+        *("embed", "targets.fa", "--checkpoint", "model3", "--output", output),
+        *("--rows-per-shard", "150", *options),
+        cwd=work,
+    )
+
+
+@pytest.fixture(scope="module")
+def database(work):
+    code, out, err = embed(work, "db", "--per-base")
+    assert code == 0, err
+    assert json.loads(out)["sequences_embedded"] == 400
+    return work / "db"
+
+
+def search(work, output, *options):
+    code, out, err = riboray(
+        *("search", "queries.fa", "--db", "db", "--checkpoint", "model3"),
+        *("--output", output, *options),
+        cwd=work,
+    )
+    assert code == 0, err
+    lines = (work / output / "pairs.tsv").read_text().splitlines()
+    return json.loads(out), [line.split("\t") for line in lines[1:]], err
+
+
+def test_embeddings_are_complete_in_order_and_not_made_twice(work, database):
+    table = pyarrow.dataset.dataset(sorted(database.glob("*.arrow")), format="ipc").to_table(
+        columns=["id", "length"]
+    )
+    assert table["id"].to_pylist() == [f"t{k}" for k in range(400)]
+    assert len(list(database.glob("*.arrow"))) == 3
+    manifest = read_manifest(database, "embeddings", verify=True)
+    assert manifest.counts["sequences_read"] == 400
+    before = {path: path.stat().st_mtime_ns for path in database.glob("*.arrow")}
+    code, _, err = embed(work, "db", "--per-base")
+    assert code == 0
+    assert "complete already" in err
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    code, _, err = embed(work, "db")
+    assert code == 2
+    assert "other inputs or options" in err
+
+
+def test_a_stopped_embedding_redoes_only_what_is_missing(work, database, tmp_path):
+    copy = work / "db2"
+    shutil.copytree(database, copy, ignore=shutil.ignore_patterns("index", "manifest.json"))
+    torn = copy / "shard-00001.arrow"
+    torn.write_bytes(torn.read_bytes()[:5000])
+    kept = (copy / "shard-00000.arrow").stat().st_mtime_ns
+    code, _, err = embed(work, "db2", "--per-base")
+    assert code == 0, err
+    assert "2 of 3 files are done already" in err
+    assert (copy / "shard-00000.arrow").stat().st_mtime_ns == kept
+    assert torn.read_bytes() == (database / "shard-00001.arrow").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def hits(work, database):
+    """Search with both prefilters."""
+    return search(work, "hits", "--candidates", "30")
+
+
+def test_relatives_are_found_first(hits, database):
+    summary, rows, err = hits
+    assert "queries" in err
+    best = {}
+    for row in rows:
+        best.setdefault(row[0], row)
+    assert {query: row[1] for query, row in best.items()} == {
+        "q0": "t3",
+        "q1": "t77",
+        "q2": "t250",
+        "q3": "t399",
+    }
+    for row in best.values():
+        assert float(row[2]) > 0.85
+        assert float(row[10]) < 1e-3
+    evalues = [float(row[10]) for row in rows if row[0] == "q0"]
+    assert evalues == sorted(evalues)
+    assert max(evalues) <= 10
+    assert 30 * 4 <= summary["pairs_compared"] <= 60 * 4
+    assert (database / "index").is_dir()
+
+
+def test_exhaustive_search_agrees_on_what_both_saw(work, hits):
+    some = hits[1]
+    summary, every, _ = search(
+        work, "every", "--prefilter", "none", "--max-evalue", "1000", "--max-hits", "1000"
+    )
+    assert summary["pairs_compared"] == 4 * 400
+    scores = {tuple(row[:2]): row for row in every}
+    assert len(scores) == len(every)
+    assert len(some) > 8
+    for row in some:
+        assert float(row[11]) == pytest.approx(float(scores[tuple(row[:2])][11]), abs=1e-3)
+        assert row[2:10] == scores[tuple(row[:2])][2:10]
+
+
+def test_a_database_without_base_embeddings_gives_the_same_hits(work, hits):
+    code, _, err = embed(work, "pooled")
+    assert code == 0, err
+    wanted = hits[1]
+    code, _, err = riboray(
+        *("search", "queries.fa", "--db", "pooled", "--checkpoint", "model3"),
+        *("--output", "hits_pooled", "--candidates", "30"),
+        cwd=work,
+    )
+    assert code == 0, err
+    lines = (work / "hits_pooled" / "pairs.tsv").read_text().splitlines()[1:]
+    found = {tuple(line.split("\t")[:2]): float(line.split("\t")[11]) for line in lines}
+    assert found.keys() == {tuple(row[:2]) for row in wanted}
+    for row in wanted:  # float16 on disk against float32 here
+        assert found[tuple(row[:2])] == pytest.approx(float(row[11]), abs=0.05)
+
+
+def run_main(work, *arguments):
+    os.chdir(work)
+    return main([str(a) for a in arguments])
+
+
+def test_another_models_embeddings_are_refused(work, database, capsys):
+    common = ["search", "queries.fa", "--db", "db", "--output", "never"]
+    assert run_main(work, *common, "--checkpoint", "model4") == 2
+    assert "scores between two models mean nothing" in capsys.readouterr().err
+    assert not (work / "never").exists()
+
+
+def test_mixed_embeddings_are_refused(work, database, capsys, tmp_path):
+    code, _, err = riboray(
+        *("embed", "targets.fa", "--checkpoint", "model4", "--output", tmp_path / "other"),
+        *("--rows-per-shard", "150", "--per-base"),
+        cwd=work,
+    )
+    assert code == 0, err
+    mixed = work / "mixed"
+    shutil.copytree(database, mixed)
+    shutil.copy(tmp_path / "other" / "shard-00002.arrow", mixed / "shard-00002.arrow")
+    manifest = json.loads((mixed / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        entry["bytes"] = (mixed / entry["name"]).stat().st_size
+    (mixed / "manifest.json").write_text(json.dumps(manifest))
+    common = ["search", "queries.fa", "--db", "mixed", "--checkpoint", "model3"]
+    assert run_main(work, *common) == 2
+    assert "different models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("db", "message"), [("nowhere", "no complete embeddings"), ("model3", "no complete embeddings")]
+)
+def test_not_a_database(work, db, message, capsys):
+    assert run_main(work, "search", "queries.fa", "--db", db, "--checkpoint", "model3") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_killed_search_goes_on(work, database):
+    output = work / "killed"
+    common = [
+        *("search", "targets.fa", "--db", "db", "--checkpoint", "model3", "--output", output),
+        *("--prefilter", "none", "--num-workers", "1"),
+    ]
+    process = start(common, work)
+    children = []
+    try:
+        wait_for((output / "resolved_config.yaml").is_file)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+    finally:
+        process.kill()
+        psutil.wait_procs(children, timeout=30)
+    code, out, err = riboray(*common, cwd=work)
+    assert code == 0, err
+    assert json.loads(out)["pairs_compared"] == 400 * 400
