@@ -69,7 +69,7 @@ class OriginalEncoder(nn.Module):
 
 
 @njit(cache=True)
-def _align(match, false, missed, n, m):
+def align_three_tables(match, false, missed, n, m):
     """One pair, full tables in float64, as a compiled extension would do it."""
     h = np.full((n + 1, m + 1), -1e4)
     x, y = h.copy(), h.copy()
@@ -110,7 +110,7 @@ def per_pair_sal_step(
                 wanted[i, j] = 1
         lists = [similarity.flatten().tolist(), (0.1 * (1 - wanted)).flatten().tolist()]
         lists.append((0.05 * wanted).flatten().tolist())
-        best = _align(*(np.array(values) for values in lists), n, m)
+        best = align_three_tables(*(np.array(values) for values in lists), n, m)
         found = torch.zeros(n, m)
         for i, j in enumerate(best):
             if j >= 0:

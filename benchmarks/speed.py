@@ -198,10 +198,15 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
+def heading() -> str:
+    """Return date and machine."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d")
+    return f"{now}, {cpu_name()}, {os.cpu_count()} CPUs, one thread, torch {torch.__version__}"
+
+
 def main() -> None:
     """Measure everything and print one table."""
-    now = datetime.now(UTC).strftime("%Y-%m-%d")
-    print(f"{now}, {cpu_name()}, one thread, torch {torch.__version__}\n")
+    print(heading() + "\n")
     print("| what | variant | per CPU second | riboray is |\n|---|---|---|---|")
     tables = {
         "encoding, nucleotides": alphabet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,3 +70,15 @@ def wait_for(condition, seconds=90, message="nothing happened"):
             return value
         time.sleep(0.1)
     raise AssertionError(message)
+
+
+def kill(process: subprocess.Popen, how: int = signal.SIGKILL) -> int:
+    """Send a signal to a command's own process, wait for it, and clear away what it leaves."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, how)
+    try:
+        return process.wait(60)
+    finally:
+        for child in children:  # Ray's own processes outlive a killed driver by half a minute
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

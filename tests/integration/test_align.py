@@ -22,7 +22,7 @@ from riboray.embedding.embedder import Embedder
 from riboray.manifest import read_manifest
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences
-from tests.integration.helpers import riboray, start, wait_for
+from tests.integration.helpers import kill, riboray, start, wait_for
 
 SMALL = {
     "hidden_size": 24,
@@ -240,15 +240,8 @@ def test_a_run_stopped_and_killed_goes_on(undisturbed, large, checkpoint, tmp_pa
     tiles = tmp_path / "out" / "pairs"
     for how, code, enough in ((signal.SIGINT, 130, 3), (signal.SIGKILL, -9, 20)):
         process = start(arguments(large, checkpoint, tmp_path / "out"), tmp_path)
-        children = []
-        try:
-            wait_for(lambda n=enough: tiles.is_dir() and len(list(tiles.glob("tile-*.arrow"))) >= n)
-            children = psutil.Process(process.pid).children(recursive=True)
-            os.kill(process.pid, how)
-            assert process.wait(60) == code
-        finally:
-            process.kill()
-            psutil.wait_procs(children, timeout=30)
+        wait_for(lambda n=enough: tiles.is_dir() and len(list(tiles.glob("tile-*.arrow"))) >= n)
+        assert kill(process, how) == code
         if how == signal.SIGINT:
             assert "the same command goes on" in process.stderr.read()
     done = {path.name: path.stat().st_mtime_ns for path in tiles.glob("tile-*.arrow")}

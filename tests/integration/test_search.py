@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 
 import numpy as np
-import psutil
 import pyarrow.dataset
 import pytest
 import torch
@@ -17,7 +15,7 @@ from riboray.cli import main
 from riboray.manifest import read_manifest
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
 from tests.conftest import random_sequences
-from tests.integration.helpers import riboray, start, wait_for
+from tests.integration.helpers import kill, riboray, start, wait_for
 from tests.integration.test_align import SMALL, write_fasta
 
 
@@ -206,15 +204,8 @@ def test_a_killed_search_goes_on(work, database):
         *("--prefilter", "none", "--num-workers", "1"),
     ]
     process = start(common, work)
-    children = []
-    try:
-        wait_for((output / "resolved_config.yaml").is_file)
-        children = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
-    finally:
-        process.kill()
-        psutil.wait_procs(children, timeout=30)
+    wait_for((output / "resolved_config.yaml").is_file)
+    assert kill(process) == -9
     code, out, err = riboray(*common, cwd=work)
     assert code == 0, err
     assert json.loads(out)["pairs_compared"] == 400 * 400

@@ -262,7 +262,12 @@ def _run(
     if scored != plan.pairs:
         raise RiborayError(f"{scored:,} pairs were compared, but there are {plan.pairs:,}")
     elapsed = time.monotonic() - start
-    return _finish(store, plan, reports, named, workers, elapsed, config.scores_only)
+    times = {
+        "seconds": round(elapsed, 1),
+        "align_seconds": round(runner.seconds, 1),
+        "workers": workers,
+    }
+    return _finish(store, plan, reports, named, times, config.scores_only)
 
 
 def run_tiles(
@@ -325,8 +330,7 @@ def _finish(
     plan: Plan,
     reports: dict[str, TileReport],
     named: NamedSequences,
-    workers: int,
-    seconds: float,
+    times: dict[str, float],
     scores_only: bool,
 ) -> dict[str, Any]:
     counts = {
@@ -343,14 +347,13 @@ def _finish(
     summary = {
         "output": str(store.directory),
         **manifest.counts,
-        "seconds": round(seconds, 1),
-        "pairs_per_second": round(plan.pairs / seconds, 1),
-        "workers": workers,
+        **times,
+        "pairs_per_second": round(plan.pairs / max(times["seconds"], 0.1), 1),
     }
     write_json(store.directory / "summary.json", summary)
     say(
         f"  {plan.pairs:,} pairs compared, {counts['pairs_reported']:,} reported in "
-        f"{duration(seconds)}: {store.directory / 'pairs.tsv'} and {store.pairs}"
+        f"{duration(times['seconds'])}: {store.directory / 'pairs.tsv'} and {store.pairs}"
     )
     return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -145,6 +146,11 @@ class TileRunner:
         Loaders of the chunks; the second list is None if both sides are one set.
     workers : int
         Actors.
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent on tiles so far.
     """
 
     def __init__(
@@ -160,6 +166,7 @@ class TileRunner:
         self._workers = workers
         self._actors: list[Any] = []
         self._shared: tuple[Any, ...] = ()
+        self.seconds = 0.0
         self._loaded: dict[tuple[int, int], Any] = {}
 
     def prepare(self, tiles: list[TileSpec], on_chunk: Callable[[int, int], None]) -> None:
@@ -194,6 +201,7 @@ class TileRunner:
             self._shared = ray.put(self._store), ray.put(self._context)
             count = min(self._workers, len(tiles))
             self._actors = [TileWorker.remote() for _ in range(count)]  # type: ignore[attr-defined]
+        start = time.monotonic()
         todo = list(reversed(tiles))
         running: dict[Any, tuple[TileSpec, Any]] = {}
         free = [actor for _ in range(_AHEAD) for actor in self._actors]
@@ -209,6 +217,7 @@ class TileRunner:
                 tile, actor = running.pop(reference)
                 free.append(actor)
                 yield tile, fetch(reference)
+        self.seconds += time.monotonic() - start
 
     def pids(self) -> list[int]:
         """Return the actors' process ids."""
