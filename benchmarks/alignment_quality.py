@@ -5,7 +5,7 @@
 An optional development benchmark. DATA is a folder with ``bralibase2.1/k2_dev.tsv.gz`` (columns
 family, apsi, sci, id_a, id_b, aligned_a, aligned_b) and ``rfam/Rfam.seed.gz``. Printed are
 
-1. F1 of aligned pairs on k2_dev (usable pairs: ACGU only, at most 440 nt) by dimensions and storage;
+1. F1 of aligned pairs on k2_dev (ACGU only, at most 440 nt) by dimensions and storage;
 2. how often unrelated pairs (different Rfam families) reach P values of each size;
 3. the share of significant hits (E <= 0.01, exhaustive search) among each prefilter's first N.
 """
@@ -28,8 +28,9 @@ from benchmarks.speed import heading
 from riboray.alignment import align_embeddings, aligned_columns, count_aligned
 from riboray.alignment.estimate import embed_side, fit_null
 from riboray.alignment.prefilter import KmerWeights, Whitening, build_index, nearest, shared_kmers
+from riboray.alignment.sides import Rule, Side
 from riboray.alignment.similarity import fit_projection, unit_rows
-from riboray.alignment.tiles import Rule, Side, score_tile
+from riboray.alignment.tiles import score_tile
 from riboray.corpus.stockholm import read_stockholm
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.store import pool

@@ -59,6 +59,24 @@ def test_lists(arguments, corpus):
     assert parse_config("pretrain", PretrainConfig, arguments).corpus == corpus
 
 
+@pytest.mark.parametrize(
+    ("arguments", "files", "all_pairs"),
+    [
+        (["a.fa", "b.fa", "--checkpoint", "c"], ["a.fa", "b.fa"], False),
+        (["--checkpoint", "c", "a.fa"], ["a.fa"], False),
+        (["--all-pairs", "a.fa", "--checkpoint=c"], ["a.fa"], True),
+        (["a.fa", "--all-pairs", "--checkpoint", "c"], ["a.fa"], True),
+        (["--input", "a.fa", "--all-pairs", "true", "--checkpoint", "c"], ["a.fa"], True),
+        (["a.fa", "--checkpoint", "c", "--all-pairs=false"], ["a.fa"], False),
+    ],
+)
+def test_files_without_a_flag_and_switches(arguments, files, all_pairs):
+    from riboray.alignment.config import AlignConfig
+
+    config = parse_config("align", AlignConfig, arguments)
+    assert (config.input, config.all_pairs, config.checkpoint) == (files, all_pairs, "c")
+
+
 def test_a_resolved_config_is_a_config(tmp_path):
     from dataclasses import asdict
 

@@ -26,7 +26,9 @@ __all__ = [
     "Manifest",
     "atomic_directory",
     "atomic_path",
+    "claim",
     "fingerprint",
+    "finished",
     "read_manifest",
     "sha256_file",
     "write_json",
@@ -195,3 +197,60 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
         if verify and sha256_file(file) != entry.sha256:
             raise CorpusError(file, "has other content than its manifest says")
     return manifest
+
+
+_OWNER_NAME = "owner.json"
+
+
+def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
+    """Return the manifest of a directory that this very work completed.
+
+    Parameters
+    ----------
+    directory : Path
+        The output directory, which need not exist.
+    kind : str
+        What the work makes.
+    identity : str
+        Hash of all that decides the result.
+
+    Returns
+    -------
+    Manifest or None
+        None if the work is not done.
+
+    Raises
+    ------
+    OutputError
+        If the directory holds something else, or was made from other inputs or options.
+    """
+    marker = directory / _OWNER_NAME
+    if not marker.is_file():
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise OutputError(directory, "exists already and holds something else")
+        return None
+    try:
+        owner = json.loads(marker.read_text("utf-8"))
+        owned = (owner["kind"], owner["identity"]) == (kind, identity)
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(marker, "cannot be read; remove the directory") from error
+    if not owned:
+        raise OutputError(
+            directory,
+            f"holds {kind} of other inputs or options; choose another --output or remove it",
+        )
+    return read_manifest(directory, kind)
+
+
+def claim(directory: Path, kind: str, identity: str) -> None:
+    """Make an output directory and write down whose it is, or enter one that is ours.
+
+    Raises
+    ------
+    OutputError
+        As `finished`.
+    """
+    finished(directory, kind, identity)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / _OWNER_NAME).is_file():
+        write_json(directory / _OWNER_NAME, {"kind": kind, "identity": identity})

@@ -110,7 +110,7 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
 def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     """Turn ``--corpus a b --corpus c`` into ``--corpus ["a", "b", "c"]``.
 
-    Words before the first flag belong to the field that the class names as ``POSITIONAL``. A
+    Words that belong to no flag go to the field that the class names as ``POSITIONAL``. A
     flag of a yes-or-no field alone means yes.
     """
     hints = get_type_hints(config_class)
@@ -128,25 +128,29 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     values: dict[str, list[str]] = {}
     current: list[str] | None = None
     positional = getattr(config_class, "POSITIONAL", None)
-    if positional and arguments and not arguments[0].startswith("-"):
-        current = values.setdefault("--" + positional, [])
+    wants_value = False
     for number, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         following = arguments[number + 1].lower() if number + 1 < len(arguments) else ""
-        if flag in switches and not equals and following not in ("true", "false", "yes", "no"):
-            argument += "=true"
+        switch = flag in switches and not equals
+        if switch and following not in ("true", "false", "yes", "no"):
+            argument, equals = argument + "=true", "="
         if argument.startswith("-") and not argument.startswith("--"):
             current = None
         if argument.startswith("--"):
             current = values.setdefault(flag, []) if flag in lists else None
+            wants_value = current is None and not equals
             if current is None:
                 joined.append(argument)
             elif equals:
                 current.append(value)
         elif current is not None:
             current.append(argument)
+        elif positional and not wants_value and not argument.startswith("-"):
+            values.setdefault("--" + positional, []).append(argument)
         else:
             joined.append(argument)
+            wants_value = False
     for flag, items in values.items():
         whole = len(items) == 1 and items[0].startswith("[")
         joined += [flag, items[0] if whole else json.dumps(items)]

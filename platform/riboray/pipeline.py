@@ -135,7 +135,7 @@ def worker_count(asked: int | None, address: str, resources: dict[str, float]) -
     return asked or max(cpus or 1, 1)
 
 
-def fetch(reference: Any) -> Any:
+def fetch(reference: Any, what: str = "a task") -> Any:
     """Fetch a task's result; turn its failure into an error that a person can act on.
 
     Raises
@@ -156,6 +156,6 @@ def fetch(reference: Any) -> Any:
                 f"{where}{cause.strerror or cause}; what is done is kept: "
                 "put this right and give the same command again"
             ) from error
-        raise RiborayError(f"a task failed: {first_line(error)}") from error
+        raise RiborayError(f"{what} failed: {first_line(error)}") from error
     except ray.exceptions.RayError as error:
-        raise RiborayError(f"Ray lost a task: {first_line(error)}") from error
+        raise RiborayError(f"Ray lost {what}: {first_line(error)}") from error

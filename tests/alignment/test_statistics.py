@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from riboray.alignment.estimate import embed_side, fit_null
+from riboray.alignment.sides import Rule
 from riboray.alignment.statistics import dinucleotide_shuffle, fit_null_model
-from riboray.alignment.tiles import Rule, score_tile
+from riboray.alignment.tiles import score_tile
 from riboray.embedding.embedder import Embedder
 from riboray.model import RnaBertConfig, RnaBertForPreTraining
 from tests.conftest import random_sequences
@@ -69,6 +70,18 @@ def test_fit_finds_a_distribution_it_can_express(seed):
     assert null.z_at_evalue(5.0, 100) == pytest.approx(
         float(np.interp(0.05, np.sort(p), np.sort(z)[::-1])), abs=0.3
     )
+
+
+def test_scores_with_a_tail_to_the_left_get_no_p_value_of_zero():
+    """The unbounded side is the one that matters: P must not end where the sample ended."""
+    rng = np.random.default_rng(4)
+    n = rng.integers(50, 100, 4000)
+    scores = 10 - stats.gamma.rvs(2.0, size=4000, random_state=rng)
+    null = fit_null_model(scores, n, n, np.full(4000, 0.5))
+    assert null.skew == 0.0
+    p = null.p_values(np.array([3.0, 6.0, 9.0]))
+    assert (p > 0).all()
+    assert (np.diff(p) < 0).all()
 
 
 def test_too_few_pairs():

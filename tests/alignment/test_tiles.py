@@ -11,8 +11,9 @@ from riboray.alignment import GapPenalties, align_embeddings
 from riboray.alignment.hits import HIT_SCHEMA, SCORE_SCHEMA, hits_table, write_tsv
 from riboray.alignment.plan import plan_all_pairs, plan_pairs, plan_search
 from riboray.alignment.selection import best_of_each
+from riboray.alignment.sides import Rule, Side
 from riboray.alignment.similarity import SequenceSet
-from riboray.alignment.tiles import Rule, Side, align_pairs, align_tile, score_tile
+from riboray.alignment.tiles import align_pairs, align_tile, score_tile
 
 
 def make_side(rng, sizes, first=0, families=3):
@@ -102,6 +103,20 @@ def test_chosen_pairs_one_by_one_and_in_lanes(side, count):
         q, t = hits.query[k] - 100, hits.target[k] - 100
         score, _ = align_embeddings(side.sequences[q], side.sequences[t])
         assert hits.score[k] == pytest.approx(score, abs=1e-4)
+
+
+def test_chosen_pairs_score_as_they_align(side):
+    query = np.repeat([5, 2], 30)
+    target = np.concatenate([np.arange(6, 36), np.arange(20, 50)])
+    scored = score_pairs(side, side, Rule(), query, target)
+    aligned = align_pairs(side, side, Rule(), query, target)
+    np.testing.assert_array_equal(scored.query, aligned.query)
+    np.testing.assert_array_equal(scored.target, aligned.target)
+    np.testing.assert_allclose(scored.score, aligned.score, atol=1e-4)
+    some = Rule(min_score=float(np.median(scored.score)))
+    assert 10 < len(score_pairs(side, side, some, query, target).score) < 60
+    one = score_pairs(side, side, Rule(), query[:3], target[:3])
+    np.testing.assert_allclose(one.score, scored.score[-30:][:3], atol=1e-4)
 
 
 def test_nothing_passes(side):

@@ -181,10 +181,20 @@ def test_best_partners_of_each_sequence(everything, fasta, checkpoint, tmp_path)
         for one in (row["query"], row["target"]):
             best.setdefault(one, []).append((row["score"], row["query"], row["target"]))
     wanted = {pair[1:] for pairs in best.values() for pair in sorted(pairs, reverse=True)[:3]}
-    lines = pairs_of(tmp_path / "top")[:]
+    lines = pairs_of(tmp_path / "top")
     found = {tuple(line.split("\t")[:2]) for line in lines if not line.startswith("query\t")}
     assert found == wanted
     assert json.loads(out)["pairs_compared"] == 130 * 129 // 2
+    code, out, err = riboray(
+        *("align", "--all-pairs", fasta, "--checkpoint", checkpoint, "--output", "scores"),
+        *("--top-k", "3", "--scores-only"),
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    lines = pairs_of(tmp_path / "scores")
+    assert "query\ttarget\tevalue\tscore" in lines
+    found = {tuple(line.split("\t")[:2]) for line in lines if not line.startswith("query\t")}
+    assert found == wanted
 
 
 def test_dry_run_prints_and_writes_nothing(fasta, checkpoint, tmp_path):
@@ -275,6 +285,7 @@ def test_a_full_disk_is_said_and_loses_nothing(fasta, checkpoint, tmp_path):
         code, _, err = riboray(*common, cwd=tmp_path)
         assert code == 2
         assert "are free" in err
+        assert not (disk / "out").exists(), "other options may be tried in the same place"
         # Told too little beforehand: the disk fills up on the way.
         subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
         filler = disk / "filler"
@@ -304,6 +315,9 @@ BAD = [
     (">a\nACGU\n>b\nACGU\n", ["--gaps.open", "0.07", "--arithmetic", "int16"], "multiple of 1/60"),
     (">a\nACGU\n>b\nACGU\n", ["--dimensions", "99"], "between 1 and 24"),
     (">a\nACGU\n>b\nACGU\n", ["--mode", "glocal"], "mode"),
+    (">a\nACGU\n>b\nACGU\n", ["--gaps.extend", "0.0004", "--arithmetic", "int16"], "multiple"),
+    (">a\nACGU\n>b\nACGU\n", ["--format", "fasta"], "format is for two sequences"),
+    (">a\nACGU\n>b\nACGU\n((.)\n>c\nAC\n((\n>d\nA\n((\n", [], "record 4: a structure of 2"),
     (">a\nACGU\n>b\nACGU\n", ["--top-k", "2", "--arithmetic", "int16"], "use arithmetic float32"),
 ]
 

@@ -209,3 +209,36 @@ def test_a_killed_search_goes_on(work, database):
     code, out, err = riboray(*common, cwd=work)
     assert code == 0, err
     assert json.loads(out)["pairs_compared"] == 400 * 400
+
+
+def test_bad_input_leaves_no_claim(work, capsys, tmp_path):
+    common = ["embed", tmp_path / "x.fa", "--checkpoint", "model3", "--output", tmp_path / "e"]
+    (tmp_path / "x.fa").write_text(">a\nACGU\n>a\nACGG\n")
+    assert run_main(work, *common) == 2
+    assert "record 2: another record is called 'a' too" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_database_of_one(work, tmp_path):
+    (tmp_path / "one.fa").write_text(">only\nACGUACGUGGCCAAUU\n")
+    model = work / "model3"
+    code, _, err = riboray(
+        *("embed", "one.fa", "--checkpoint", model, "--output", "db"), cwd=tmp_path
+    )
+    assert code == 0, err
+    code, out, err = riboray(
+        *("search", "one.fa", "--db", "db", "--checkpoint", model, "--statistics", "false"),
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    assert json.loads(out)["pairs_reported"] == 1
+
+
+def test_an_index_keeps_to_its_whitening(work, database, hits, tmp_path):
+    """Another seed samples other shuffles; the index and its whitening stay what they are."""
+    before = {p: p.read_bytes() for p in (database / "index").rglob("*") if p.is_file()}
+    assert any(p.suffix == ".npz" for p in before)
+    _, rows, _ = search(work, "seed1", "--candidates", "30", "--seed", "1")
+    assert {p: p.read_bytes() for p in before} == before
+    first = {row[0]: row[1] for row in reversed(rows)}
+    assert first == {row[0]: row[1] for row in reversed(hits[1])}

@@ -24,6 +24,7 @@ Arithmetic = Literal["float32", "int16"]
 _WORKSPACE = 128 << 20
 
 _LOWEST_INT16 = np.int16(-16000)
+_LARGEST = 32_000
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class BlockAligner:
     def _fits_int16(self, n: int, m: int) -> bool:
         """Whether no partial score of these lengths leaves the range of int16."""
         lowest = 4 * self.gaps.open + self.gaps.extend * (n + m) + 1.0
-        return bool(SCALE * max(lowest, min(n, m) + 1.0) < -int(_LOWEST_INT16))
+        return bool(SCALE * lowest < -int(_LOWEST_INT16) and SCALE * (min(n, m) + 1) < _LARGEST)
 
     def _run(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from riboray.alignment.estimate import embed_side
+from riboray.alignment.sides import Side
 from riboray.alignment.similarity import Projection
-from riboray.alignment.tiles import Side
 from riboray.embedding.shards import cached_embedder
 
 __all__ = ["embedding_chunks"]

@@ -7,7 +7,6 @@ position of b in the same column, or -1 where a stands against a gap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal, get_args
 
 import numpy as np
@@ -78,13 +77,13 @@ def whole_penalties(gaps: GapPenalties, scale: int) -> tuple[int, int]:
     """
     steps = []
     for name in ("open", "extend"):
-        step = Fraction(getattr(gaps, name)).limit_denominator(1000) * scale
-        if step.denominator != 1:
+        step = getattr(gaps, name) * scale
+        if abs(step - round(step)) > 1e-6:
             raise ConfigError(
                 f"gaps.{name}={getattr(gaps, name)} is no multiple of 1/{scale}: int16 arithmetic "
                 "cannot hold it; use float32"
             )
-        steps.append(int(step))
+        steps.append(round(step))
     return steps[0], steps[1]
 
 

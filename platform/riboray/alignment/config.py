@@ -105,6 +105,7 @@ class AlignConfig(AlignmentOptions):
     def __post_init__(self) -> None:
         if not self.input:
             raise ConfigError("nothing to align: give FASTA files")
+        self._check_use()
         if self.format == "arrow" and not self.all_pairs and self.output is None:
             raise ConfigError("format arrow needs --output: a file to write")
         if self.max_evalue is not None and not self.statistics:
@@ -114,6 +115,23 @@ class AlignConfig(AlignmentOptions):
         if self.top_k is not None and self.arithmetic == "int16":
             raise ConfigError("top_k compares exact scores: use arithmetic float32")
         super().__post_init__()
+
+    def _check_use(self) -> None:
+        """Refuse options that would be ignored."""
+        if self.all_pairs:
+            if self.format != "clustal":
+                raise ConfigError("format is for two sequences; all pairs are a table")
+            return
+        unused = {
+            "min_score": None,
+            "max_evalue": None,
+            "scores_only": False,
+            "arithmetic": "float32",
+            "storage": "float32",
+        }
+        for name, default in unused.items():
+            if getattr(self, name) != default:
+                raise ConfigError(f"{name} needs --all-pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +167,8 @@ class SearchConfig(AlignmentOptions):
         for name, lowest in (("candidates", 1), ("max_hits", 1), ("kmer", 2)):
             if getattr(self, name) < lowest:
                 raise ConfigError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+        if self.arithmetic == "int16":
+            raise ConfigError("search compares exact scores: use arithmetic float32")
         if self.kmer > 12:
             raise ConfigError(f"kmer must be at most 12, not {self.kmer}")
         super().__post_init__()

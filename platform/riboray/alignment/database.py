@@ -16,10 +16,12 @@ from riboray.alignment.prefilter import (
     nearest,
     shared_kmers,
 )
+from riboray.alignment.sides import Side
 from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
-from riboray.alignment.tiles import Side
 from riboray.embedding.shards import cached_embedder
 from riboray.embedding.store import EmbeddingSet
+from riboray.errors import CorpusError
+from riboray.manifest import atomic_path
 
 __all__ = ["Candidates", "Prefilter", "fit_prefilter", "load_targets", "search_shard"]
 
@@ -60,9 +62,48 @@ class Candidates:
     similarity: NDArray[np.float32]
 
 
-def fit_prefilter(database: EmbeddingSet, kind: str, k: int, folder: Path, seed: int) -> Prefilter:
-    """Fit whitening and k-mer weights to a sample of the database, the same every time."""
-    generator = np.random.default_rng(seed)
+def fit_prefilter(database: EmbeddingSet, kind: str, k: int, folder: Path) -> Prefilter:
+    """Fit whitening and k-mer weights to a sample of the database, once.
+
+    They are kept beside the index: an index answers only to the whitening it was built with.
+
+    Parameters
+    ----------
+    database : EmbeddingSet
+        The database.
+    kind : str
+        ``both``, ``embedding`` or ``kmer``.
+    k : int
+        Length of the k-mers.
+    folder : Path
+        Where index, whitening and weights lie, or will.
+    """
+    path = folder / f"prefilter-{k}.npz"
+    if not path.is_file():
+        pooled, sequences = _sample(database)
+        whitening, weights = Whitening.fit(pooled), KmerWeights.fit(sequences, k).weights
+        earlier = next(iter(sorted(folder.glob("prefilter-*.npz"))), None)
+        if earlier is not None:
+            with np.load(earlier) as stored:
+                whitening = Whitening(stored["centre"], stored["basis"])
+        with atomic_path(path) as temporary, temporary.open("wb") as sink:
+            np.savez(sink, centre=whitening.centre, basis=whitening.basis, weights=weights)
+    try:
+        with np.load(path) as stored:
+            whitening = Whitening(stored["centre"], stored["basis"])
+            kmers = KmerWeights(k, stored["weights"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CorpusError(path, f"cannot be read ({error}); remove {folder}") from error
+    return Prefilter(
+        whitening if kind in ("both", "embedding") else None,
+        kmers if kind in ("both", "kmer") else None,
+        str(folder),
+    )
+
+
+def _sample(database: EmbeddingSet) -> tuple[NDArray[np.float32], list[str]]:
+    """Draw pooled embeddings and sequences from all files, the same every time."""
+    generator = np.random.default_rng(0)
     share = min(1.0, _SAMPLE / max(len(database), 1))
     pooled, sequences = [], []
     for number, rows in enumerate(database.rows):
@@ -71,12 +112,7 @@ def fit_prefilter(database: EmbeddingSet, kind: str, k: int, folder: Path, seed:
         table = database.take(number, chosen, ["embedding", "sequence"])
         pooled.append(_matrix(table["embedding"]))
         sequences.extend(table["sequence"].to_pylist())
-    whitening = kmers = None
-    if kind in ("both", "embedding"):
-        whitening = Whitening.fit(np.concatenate(pooled))
-    if kind in ("both", "kmer"):
-        kmers = KmerWeights.fit(sequences, k)
-    return Prefilter(whitening, kmers, str(folder))
+    return np.concatenate(pooled), sequences
 
 
 def _matrix(column: object) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,20 +17,16 @@ from riboray.alignment.estimate import embed_side, fit_null
 from riboray.alignment.formats import PairView, aligned_fasta, clustal_view, stockholm
 from riboray.alignment.hits import hits_table, write_arrow
 from riboray.alignment.longpairs import align_embeddings
+from riboray.alignment.sides import Rule, TileHits
 from riboray.alignment.similarity import fit_projection
-from riboray.alignment.tiles import Rule, TileHits
-from riboray.alphabet import normalise
 from riboray.console import say
-from riboray.corpus.fasta import read_fasta
-from riboray.corpus.records import why_rejected
+from riboray.corpus.sequences import read_sequences
 from riboray.embedding.embedder import Embedder
-from riboray.errors import ConfigError, FastaError
+from riboray.errors import ConfigError
 from riboray.manifest import atomic_path
 from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 
 __all__ = ["align"]
-
-_STRUCTURE = re.compile(r"[.()\[\]{}<>]")
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,7 @@ def _align_two(config: AlignConfig) -> None:
     projection = None
     if config.dimensions is not None:
         projection = fit_projection(side.sequences.embeddings, config.dimensions, config.seed)
+        say(f"  projection  {projection.describe()}")
         side = embed_side(embedder, [a.sequence, b.sequence], projection=projection)
     rows = side.sequences
     if config.dry_run:
@@ -85,6 +81,8 @@ def _align_two(config: AlignConfig) -> None:
             seed=config.seed,
             targets=[b.sequence],
         )
+        if null is None:
+            say("  statistics  left out: shuffling sequences this long would take minutes")
     match = np.einsum("ij,ij->i", rows[0], rows[1][np.maximum(partners, 0)])
     view = PairView.of(
         (a.name, b.name),
@@ -147,27 +145,27 @@ def _heading(row: dict[str, Any]) -> str:
 
 def _read_two(config: AlignConfig, loaded: LoadedCheckpoint) -> tuple[_Rna, _Rna]:
     """Read the two sequences; exactly two."""
-    ambiguity = loaded.model.config.tokens.id_of("N") is not None
-    found: list[_Rna] = []
-    for path in config.input:
-        for record in read_fasta(path):
-            structure = _STRUCTURE.search(record.sequence)
-            text, dots = record.sequence, ""
-            if structure:
-                text = record.sequence[: structure.start()]
-                # RNAfold writes the energy behind the structure: "((..)) (-1.20)".
-                dots = re.sub(r"\s*\(\s*-?\d.*$", "", record.sequence[structure.start() :])
-                if len(dots) != len(text):
-                    reason = f"structure of {len(dots)} symbols for {len(text)} nucleotides"
-                    raise FastaError(Path(path), reason, record.number)
-            wrong = why_rejected(normalise(text), 1, 10**9, ambiguity=ambiguity)
-            if wrong is not None:
-                raise FastaError(Path(path), wrong, record.number)
-            found.append(_Rna(record.id or f"record{record.number}", normalise(text), dots or None))
-            if len(found) > 2:
-                raise ConfigError(
-                    "more than two sequences; to align every one with every other, add --all-pairs"
-                )
-    if len(found) != 2:
-        raise ConfigError(f"{len(found)} sequence in {', '.join(config.input)}; two are needed")
-    return found[0], found[1]
+    named = read_sequences(
+        config.input,
+        duplicate_ids=config.duplicate_ids,
+        on_invalid=config.on_invalid,
+        ambiguity=loaded.model.config.tokens.id_of("N") is not None,
+    )
+    if len(named) != 2:
+        files = ", ".join(config.input)
+        raise ConfigError(
+            f"{len(named)} sequences in {files}; two are aligned with each other, and with "
+            "--all-pairs every one with every other"
+        )
+    first, second = (
+        _Rna(_printable(name), sequence, structure)
+        for name, sequence, structure in zip(
+            named.ids, named.sequences, named.structures, strict=True
+        )
+    )
+    return first, second
+
+
+def _printable(name: str) -> str:
+    """Keep control characters of a file away from the terminal."""
+    return "".join(symbol if symbol.isprintable() else "?" for symbol in name)

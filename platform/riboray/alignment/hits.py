@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from riboray.alignment.sides import TileHits
 from riboray.alignment.statistics import NullModel
-from riboray.alignment.tiles import TileHits
 from riboray.manifest import atomic_path
 
 __all__ = [
@@ -189,9 +189,10 @@ def write_tsv(table: pa.Table, path: Path) -> None:
     options = pyarrow.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
     with atomic_path(path) as temporary, temporary.open("wb") as sink:
         if any(_needs_care(text[name]) for name in ("query", "target")):
-            for row in text.to_pylist():
-                values = ("" if v is None else str(v) for v in row.values())
-                sink.write(("\t".join(values) + "\n").encode())
+            # The same digits as Arrow's writer, without its quotes.
+            columns = [column.cast(pa.string()).to_pylist() for column in text.columns]
+            for row in zip(*columns, strict=True):
+                sink.write(("\t".join(v or "" for v in row) + "\n").encode())
         else:
             pyarrow.csv.write_csv(text, sink, options)
 

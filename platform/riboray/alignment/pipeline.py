@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from riboray.alignment.database import Candidates, Prefilter, search_shard
 from riboray.alignment.hits import hits_table
 from riboray.alignment.plan import TileSpec
+from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import SequenceSet
-from riboray.alignment.store import PairStore, TileReport
-from riboray.alignment.tiles import Rule, Side, align_pairs, align_tile, score_tile
-from riboray.embedding.store import EmbeddingSet
+from riboray.alignment.store import PairStore, Phase, TileReport
+from riboray.alignment.tiles import align_pairs, align_tile, score_pairs, score_tile
+from riboray.embedding.shards import cached_embedder
+from riboray.embedding.store import EmbeddingSet, pool
 from riboray.pipeline import connect, fetch, worker_count
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
-__all__ = ["Context", "TileRunner", "find_candidates", "running"]
+__all__ = ["Context", "TileRunner", "find_candidates", "workers_on"]
 
 #: Tiles handed to an actor ahead of time, so that it never waits for the next.
 _AHEAD = 2
 
+#: Queries embedded and pooled by one call.
+_QUERIES = 256
+
+T = TypeVar("T")
+
 Chunk = Callable[[], Side]
-"""Loads or embeds a chunk of sequences; runs in a Ray task."""
+"""Loads or embeds a chunk of sequences; runs in an actor."""
 
 
 @dataclass(frozen=True)
@@ -64,88 +70,137 @@ class Context:
 Arrays = tuple[Any, Any, Any, int]
 
 
-@ray.remote(num_cpus=1, max_retries=5)
+@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=20)
+class Worker:
+    """A process for one CPU that calls functions.
+
+    After a crash it calls again: what a function writes is whole or absent, and the same each time.
+    """
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function; references among its arguments have been fetched."""
+        return function(*arguments)
+
+
+class Workers:
+    """A pool of `Worker` actors.
+
+    Parameters
+    ----------
+    count : int
+        Actors.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._actors = [Worker.remote() for _ in range(count)]  # type: ignore[attr-defined]
+
+    def each(self, calls: Iterable[tuple[T, tuple[Any, ...]]]) -> Iterator[tuple[T, Any]]:
+        """Make calls, in their order, and yield each one's label and result as it comes.
+
+        Parameters
+        ----------
+        calls : iterable of tuple
+            A label, and a function with its arguments. Drawn from as actors become free.
+
+        Yields
+        ------
+        tuple
+            Label, and a reference to the result.
+        """
+        source = iter(calls)
+        running: dict[Any, tuple[T, Any]] = {}
+        free = [actor for _ in range(_AHEAD) for actor in self._actors]
+        exhausted = False
+        while running or not exhausted:
+            while free and not exhausted:
+                following = next(source, None)
+                if following is None:
+                    exhausted = True
+                    break
+                label, call = following
+                actor = free.pop(0)
+                running[actor.call.remote(*call)] = label, actor
+            if running:
+                done, _ = ray.wait(list(running), num_returns=1, fetch_local=False)
+                label, actor = running.pop(done[0])
+                free.append(actor)
+                yield label, done[0]
+
+
+_cache: dict[str, Any] = {}
+
+
+def _shared(box: list[Any]) -> Any:
+    """Fetch what all calls share once a process. In a list, Ray does not fetch it for each call."""
+    (reference,) = box
+    key = reference.hex()
+    if key not in _cache:
+        _cache[key] = ray.get(reference)
+    return _cache[key]
+
+
 def _make_chunk(load: Chunk, storage: str) -> Arrays:
-    """Embed or load a chunk and leave it in the object store."""
+    """Embed or load a chunk, to be left in the object store."""
     side = load()
-    embeddings = side.sequences.embeddings.astype(storage)
+    embeddings = side.sequences.embeddings.astype(storage, copy=False)
     return embeddings, side.sequences.starts, side.nucleotides, side.first
 
 
 def _side(arrays: Arrays) -> Side:
-    """Make a side of what the object store handed out, read-only and without a copy.
-
-    The working copy in float32 is what the compiled kernels take: one specialisation for all.
-    """
+    """Make a side of what the object store handed out: float32 is used where it lies."""
     embeddings, starts, nucleotides, first = arrays
-    return Side(
-        SequenceSet(np.array(embeddings, np.float32), np.array(starts)),
-        np.array(nucleotides),
-        first,
+    return Side(SequenceSet(embeddings.astype(np.float32, copy=False), starts), nucleotides, first)
+
+
+def _align(
+    box: list[Any], tile: TileSpec, phase: Phase, a: Arrays, b: Arrays | None = None
+) -> TileReport:
+    """Do one tile and commit what is to be reported of it."""
+    store, context = _shared(box)
+    side_a = _side(a)
+    side_b = side_a if b is None else _side(b)
+    hits = _hits(context, tile, phase, side_a, side_b)
+    table = hits_table(
+        hits,
+        context.ids,
+        context.lengths,
+        context.rule.null,
+        context.comparisons,
+        context.target_ids,
+        context.target_lengths,
     )
+    indices = {"query_index": hits.query, "target_index": hits.target}
+    report: TileReport = store.commit(phase, tile, table, indices, hits.scored)
+    return report
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)
-class TileWorker:
-    """Aligns tiles, one at a time. A tile done twice, after a crash, is the same file again."""
-
-    def pid(self) -> int:
-        """Return the process id."""
-        return os.getpid()
-
-    def align(
-        self,
-        store: PairStore,
-        context: Context,
-        tile: TileSpec,
-        a: Arrays,
-        b: Arrays | None,
-        phase: str,
-    ) -> TileReport:
-        """Align a tile and commit what is to be reported of it."""
-        side_a = _side(a)
-        side_b = side_a if b is None else _side(b)
-        rule = context.rule
+def _hits(context: Context, tile: TileSpec, phase: Phase, a: Side, b: Side) -> TileHits:
+    rule = context.rule
+    if tile.chosen is not None:
+        query, target = tile.chosen[0] - a.first, tile.chosen[1] - b.first
+        plain = replace(rule, top_k=None)
         if phase == "score" or context.scores_only:
-            hits = score_tile(side_a, side_b, rule, same=tile.same)
-        elif tile.chosen is not None:
-            query, target = (
-                chosen - side.first
-                for chosen, side in zip(tile.chosen, (side_a, side_b), strict=True)
-            )
-            hits = align_pairs(side_a, side_b, replace(rule, top_k=None), query, target)
-        else:
-            hits = align_tile(side_a, side_b, rule, same=tile.same)
-        table = hits_table(
-            hits,
-            context.ids,
-            context.lengths,
-            rule.null,
-            context.comparisons,
-            context.target_ids,
-            context.target_lengths,
-        )
-        if phase == "score":
-            table = table.append_column("query_index", [hits.query]).append_column(
-                "target_index", [hits.target]
-            )
-        name = tile.name if phase == "align" else f"{phase}-{tile.name}"
-        return store.commit(name, table, hits.scored, text=phase == "align")
+            return score_pairs(a, b, plain, query, target)
+        return align_pairs(a, b, plain, query, target)
+    if phase == "score" or context.scores_only:
+        return score_tile(a, b, rule, same=tile.same)
+    return align_tile(a, b, rule, same=tile.same)
 
 
 class TileRunner:
-    """Runs the tiles of a plan on a Ray that is connected already.
+    """Runs the tiles of a plan on a pool of actors.
 
     Parameters
     ----------
+    workers : Workers
+        The pool.
     store : PairStore
         Where tiles are committed.
     context : Context
         Shared by all tiles.
     chunks, target_chunks : list of callable
         Loaders of the chunks; the second list is None if both sides are one set.
-    workers : int
-        Actors.
 
     Attributes
     ----------
@@ -155,104 +210,91 @@ class TileRunner:
 
     def __init__(
         self,
+        workers: Workers,
         store: PairStore,
         context: Context,
         chunks: list[Chunk],
         target_chunks: list[Chunk] | None,
-        workers: int,
     ) -> None:
-        self._store, self._context = store, context
+        self._workers, self._storage = workers, context.storage
+        self._box = [ray.put((store, context))]
         self._chunks, self._target_chunks = chunks, target_chunks
-        self._workers = workers
-        self._actors: list[Any] = []
-        self._shared: tuple[Any, ...] = ()
-        self.seconds = 0.0
         self._loaded: dict[tuple[int, int], Any] = {}
+        self.seconds = 0.0
 
     def prepare(self, tiles: list[TileSpec], on_chunk: Callable[[int, int], None]) -> None:
         """Embed or load the chunks these tiles need."""
         needed = {(0, tile.a) for tile in tiles} | {self._key_b(tile) for tile in tiles}
-        missing = sorted(needed - set(self._loaded), reverse=True)
-        total = len(missing)
-        waiting: list[Any] = []
-        while missing or waiting:
-            while missing and len(waiting) < self._workers:
-                key = missing.pop()
-                load = (self._chunks if key[0] == 0 else self._target_chunks or [])[key[1]]
-                self._loaded[key] = _make_chunk.remote(load, self._context.storage)
-                waiting.append(self._loaded[key])
-            done, waiting = ray.wait(waiting, num_returns=1, fetch_local=False)
-            for reference in done:
-                fetch(reference)
-            on_chunk(total - len(missing) - len(waiting), total)
+        missing = sorted(needed - set(self._loaded))
+        calls = ((key, (_make_chunk, self._loader(key), self._storage)) for key in missing)
+        for key, reference in self._workers.each(calls):
+            fetch(reference)
+            self._loaded[key] = reference
+            on_chunk(sum(key in self._loaded for key in missing), len(missing))
+
+    def _loader(self, key: tuple[int, int]) -> Chunk:
+        side, number = key
+        return (self._chunks if side == 0 else self._target_chunks or [])[number]
 
     def _key_b(self, tile: TileSpec) -> tuple[int, int]:
         return (0 if self._target_chunks is None else 1, tile.b)
 
-    def run(self, tiles: list[TileSpec], phase: str) -> Iterator[tuple[TileSpec, TileReport]]:
+    def run(self, tiles: list[TileSpec], phase: Phase) -> Iterator[tuple[TileSpec, TileReport]]:
         """Align tiles, in their order, and yield each when it is committed.
 
         Raises
         ------
         RiborayError
-            If a tile fails for a reason other than a lost process, which is repeated.
+            If a tile fails for another reason than a lost process, or loses twenty of them.
         """
-        if not self._actors:
-            self._shared = ray.put(self._store), ray.put(self._context)
-            count = min(self._workers, len(tiles))
-            self._actors = [TileWorker.remote() for _ in range(count)]  # type: ignore[attr-defined]
         start = time.monotonic()
-        todo = list(reversed(tiles))
-        running: dict[Any, tuple[TileSpec, Any]] = {}
-        free = [actor for _ in range(_AHEAD) for actor in self._actors]
-        while todo or running:
-            while todo and free:
-                tile, actor = todo.pop(), free.pop(0)
-                a, b = self._loaded[0, tile.a], None
-                if self._key_b(tile) != (0, tile.a):
-                    b = self._loaded[self._key_b(tile)]
-                running[actor.align.remote(*self._shared, tile, a, b, phase)] = tile, actor
-            done, _ = ray.wait(list(running), num_returns=1)
-            for reference in done:
-                tile, actor = running.pop(reference)
-                free.append(actor)
-                yield tile, fetch(reference)
+        for tile, reference in self._workers.each((t, self._call(t, phase)) for t in tiles):
+            yield tile, fetch(reference, f"tile {tile.name}")
         self.seconds += time.monotonic() - start
 
-    def pids(self) -> list[int]:
-        """Return the actors' process ids."""
-        return ray.get([actor.pid.remote() for actor in self._actors])
+    def _call(self, tile: TileSpec, phase: Phase) -> tuple[Any, ...]:
+        a, b = self._loaded[0, tile.a], self._loaded[self._key_b(tile)]
+        sides = (a,) if self._key_b(tile) == (0, tile.a) else (a, b)
+        return (_align, self._box, tile, phase, *sides)
 
 
-@ray.remote(num_cpus=1, max_retries=5)
-def _search_shard(number: int, *arguments: Any) -> list[Candidates]:
+def _pool_texts(checkpoint: str, texts: list[str], how: str) -> Any:
+    """Embed and pool a few queries."""
+    return np.stack([pool(rows, how) for rows in cached_embedder(checkpoint).per_base(texts)])
+
+
+def _search_shard(box: list[Any], number: int, count: int) -> list[Candidates]:
     """Find candidates in one file; the index it may build is the same file every time."""
-    database, *rest = arguments
-    return search_shard(database, number, *rest)
+    database, chooser, pooled, queries = _shared(box)
+    return search_shard(database, number, chooser, pooled, queries, count)
 
 
 def find_candidates(
+    workers: Workers,
     database: EmbeddingSet,
     chooser: Prefilter,
-    pooled: np.ndarray[Any, np.dtype[np.float32]],
     queries: list[str],
+    checkpoint: str,
     count: int,
-    workers: int,
 ) -> Iterator[list[Candidates]]:
-    """Search every file of a database, a few at a time; yield each one's candidates."""
-    shared = [ray.put(value) for value in (database, chooser, pooled)]
-    todo = list(range(len(database.files)))[::-1]
-    running: list[Any] = []
-    while todo or running:
-        while todo and len(running) < workers:
-            running.append(_search_shard.remote(todo.pop(), *shared, queries, count))
-        done, running = ray.wait(running, num_returns=1)
-        for reference in done:
-            yield fetch(reference)
+    """Search every file of a database; yield each one's candidates for all queries."""
+    starts = range(0, len(queries), _QUERIES)
+    how = database.pooling
+    calls = (
+        (start, (_pool_texts, checkpoint, queries[start : start + _QUERIES], how))
+        for start in starts
+    )
+    parts = {start: fetch(reference) for start, reference in workers.each(calls)}
+    pooled = np.concatenate([parts[start] for start in starts])
+    box = [ray.put((database, chooser, pooled, queries))]
+    files = range(len(database.files))
+    searches = ((number, (_search_shard, box, number, count)) for number in files)
+    for _, reference in workers.each(searches):
+        yield fetch(reference)
 
 
 @contextmanager
-def running(address: str, workers: int | None) -> Iterator[int]:
-    """Connect to Ray; yield the number of workers to use, by default one a CPU."""
-    with connect(address, cpus=workers or 0) as resources:
-        yield worker_count(workers, address, resources)
+def workers_on(address: str, asked: int | None) -> Iterator[Workers]:
+    """Connect to Ray and start actors, by default one a CPU."""
+    with connect(address, cpus=asked or 0) as resources:
+        yield Workers(worker_count(asked, address, resources))

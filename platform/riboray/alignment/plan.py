@@ -16,6 +16,9 @@ __all__ = ["Plan", "TileSpec", "plan_all_pairs", "plan_pairs", "plan_search"]
 _TILES = 64
 _SMALLEST_TILE, _LARGEST_TILE = 5e7, 1e9
 
+#: Nucleotides of a chunk at most: 100 MB of base embeddings.
+_LARGEST_CHUNK = 200_000
+
 
 @dataclass(frozen=True)
 class TileSpec:
@@ -90,6 +93,7 @@ def _cut(lengths: NDArray[np.int64], nucleotides: float) -> list[tuple[int, int]
 
     A run of more than `LANES` sequences holds a multiple of that, so that blocks are full.
     """
+    nucleotides = min(nucleotides, _LARGEST_CHUNK)
     ends = np.cumsum(lengths)
     bounds = [0]
     while bounds[-1] < len(lengths):
@@ -136,16 +140,31 @@ def plan_all_pairs(lengths: NDArray[np.integer]) -> Plan:
     return Plan(order, None, chunks, chunks, _largest_first(tiles))
 
 
-def plan_search(query_lengths: NDArray[np.integer], target_lengths: NDArray[np.integer]) -> Plan:
+def plan_search(
+    query_lengths: NDArray[np.integer],
+    target_lengths: NDArray[np.integer],
+    share: float = 1.0,
+) -> Plan:
     """Plan the comparison of every query with every target.
 
     Few queries against many targets are cut along the targets, many queries against few along the
     queries, anything else along both.
+
+    Parameters
+    ----------
+    query_lengths, target_lengths : ndarray, dtype=integer
+        Lengths, in nucleotides.
+    share : float
+        Share of all pairs that will be compared: tiles are so much larger.
+
+    Returns
+    -------
+    Plan
     """
     order, target_order = _longest_first(query_lengths), _longest_first(target_lengths)
     sizes = np.asarray(query_lengths, np.int64)[order]
     target_sizes = np.asarray(target_lengths, np.int64)[target_order]
-    size = _tile_size(float(sizes.sum()) * float(target_sizes.sum()))
+    size = _tile_size(float(sizes.sum()) * float(target_sizes.sum()) * share) / share
     side = np.sqrt(size)
     chunks = _cut(sizes, max(side, size / max(float(target_sizes.sum()), 1.0)))
     target_chunks = _cut(target_sizes, max(side, size / max(float(sizes.sum()), 1.0)))
@@ -185,13 +204,15 @@ def plan_pairs(
     target_starts = np.array([start for start, _ in plan.target_chunks])
     in_a = np.searchsorted(starts, query, side="right") - 1
     in_b = np.searchsorted(target_starts, target, side="right") - 1
+    order = np.lexsort((target, query, in_b, in_a))
+    changes = np.flatnonzero(np.diff(in_a[order]) | np.diff(in_b[order])) + 1
     tiles = []
-    for a, b in np.unique(np.column_stack([in_a, in_b]), axis=0).tolist():
-        here = (in_a == a) & (in_b == b)
+    for here in np.split(order, changes) if len(order) else []:
+        a, b = int(in_a[here[0]]), int(in_b[here[0]])
         chosen = query[here], target[here]
         sizes = lengths[chosen[0]].astype(np.int64) * target_lengths[chosen[1]]
         same = plan.target_order is None and a == b
-        tiles.append(TileSpec(a, b, same, int(sizes.sum()), int(here.sum()), chosen))
+        tiles.append(TileSpec(a, b, same, int(sizes.sum()), len(here), chosen))
     return _largest_first(tiles)
 
 

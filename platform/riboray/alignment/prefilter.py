@@ -23,6 +23,9 @@ from riboray.manifest import atomic_path
 
 __all__ = ["KmerWeights", "Whitening", "build_index", "count_kmers", "nearest", "shared_kmers"]
 
+#: Queries compared with all targets at once.
+_DENSE = 512
+
 #: Of the largest standard deviation; weaker directions are noise and dropped.
 _WEAKEST = 1e-3
 
@@ -95,7 +98,7 @@ def nearest(
         Cosines.
     """
     # The search looks at so many nodes at least: more finds more of the true neighbours.
-    width = max(8 * count, 64)
+    width = max(2 * count, 64)
     index = Index(ndim=queries.shape[1], metric="cos", dtype="f16", expansion_search=width)
     try:
         index.view(str(path))
@@ -197,7 +200,12 @@ def shared_kmers(
     similarity : ndarray, of the same shape, dtype=float32
         Cosines of the weighted vectors.
     """
-    similarity = (queries @ targets.T).toarray()
-    count = min(count, similarity.shape[1])
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-    return order.astype(np.int64), np.take_along_axis(similarity, order, axis=1)
+    count = min(count, targets.shape[0])
+    rows = np.empty((queries.shape[0], count), np.int64)
+    best = np.empty((queries.shape[0], count), np.float32)
+    for start in range(0, queries.shape[0], _DENSE):
+        here = slice(start, start + _DENSE)
+        similarity = (queries[here] @ targets.T).toarray()
+        rows[here] = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        best[here] = np.take_along_axis(similarity, rows[here], axis=1)
+    return rows, best

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
-from riboray.alignment.allpairs import Prepared, duration, prepare, run_tiles
 from riboray.alignment.chunks import embedding_chunks
 from riboray.alignment.config import SearchConfig
-from riboray.alignment.database import Candidates, Prefilter, fit_prefilter, load_targets
+from riboray.alignment.database import Candidates, fit_prefilter, load_targets
 from riboray.alignment.estimate import measure_pace
-from riboray.alignment.hits import tsv_header, write_arrow, write_tsv
+from riboray.alignment.hits import HIT_SCHEMA, tsv_header, write_arrow, write_tsv
 from riboray.alignment.plan import Plan, TileSpec, plan_pairs, plan_search
+from riboray.alignment.preparation import Prepared, duration, prepare, write_beside
+from riboray.alignment.rounds import choose_best, run_tiles
 from riboray.alignment.selection import best_of_each
+from riboray.alignment.sides import Side
 from riboray.alignment.store import PairStore
-from riboray.alignment.tiles import Side
 from riboray.console import Progress, say
-from riboray.corpus.rejects import write_rejects
-from riboray.embedding.store import EmbeddingSet, pool
+from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CorpusError
-from riboray.manifest import atomic_path, write_json
-from riboray.rayenv import prepare_ray
+from riboray.manifest import atomic_path
+from riboray.model.checkpoint import load_checkpoint
+from riboray.rayenv import LOCAL, prepare_ray
+from riboray.room import byte_size, check_disk, spill_folder
+
+if TYPE_CHECKING:
+    from riboray.alignment.pipeline import Context, Workers
 
 __all__ = ["search"]
+
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Queries and rows of the database."""
 
 
 def search(config: SearchConfig) -> dict[str, Any]:
@@ -52,28 +57,27 @@ def search(config: SearchConfig) -> dict[str, Any]:
     address = prepare_ray(config.ray_address)
     directory = Path(config.output).resolve()
     database = EmbeddingSet.open(Path(config.db).resolve())
-    sample = _sampled(database, config.seed)
-    work = prepare(config, config.query, lambda _: len(database), lambda: sample)
-    if work.loaded.sha256 != database.model:
+    loaded = load_checkpoint(Path(config.checkpoint).resolve())
+    if loaded.sha256 != database.model:
         raise CorpusError(
             database.directory,
             f"was embedded with the model {database.model[:12]}…, not with "
-            f"{config.checkpoint} ({work.loaded.sha256[:12]}…); scores between two models mean "
+            f"{config.checkpoint} ({loaded.sha256[:12]}…); scores between two models mean "
             "nothing: embed it anew, or name its checkpoint",
         )
-    identity = config.identity(config.query, work.loaded.sha256 + database.identity)
-    _announce(config, work, database, sample)
-    if config.dry_run:
-        return {"dry_run": True, "queries": len(work.named), "targets": len(database)}
-    store = PairStore(directory, identity)
-    finished = store.claim()
+    identity = config.identity(config.query, loaded.sha256 + database.identity)
+    store = PairStore(directory, identity, direct=False)
+    finished = store.finished()
     if finished is not None:
         say(f"  {directory} is complete already")
-        return {"output": str(directory), **finished.counts, **finished.details}
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
-    if work.named.rejects:
-        write_rejects(work.named.rejects, directory)
+        return {"output": str(directory), **finished.counts}
+    sample = _sampled(database, config.seed)
+    work = prepare(config, loaded, config.query, lambda _: len(database), sample)
+    _announce(config, work, database, sample, directory, local=address == LOCAL)
+    if config.dry_run:
+        return {"dry_run": True, "queries": len(work.named), "targets": len(database)}
+    store.enter()
+    write_beside(config, work, directory)
     try:
         return _run(config, work, database, store, address)
     except KeyboardInterrupt:
@@ -94,57 +98,59 @@ def _sampled(database: EmbeddingSet, seed: int) -> list[str]:
 
 
 def _announce(
-    config: SearchConfig, work: Prepared, database: EmbeddingSet, sample: list[str]
+    config: SearchConfig,
+    work: Prepared,
+    database: EmbeddingSet,
+    sample: list[str],
+    directory: Path,
+    *,
+    local: bool,
 ) -> None:
-    """Print what is ahead."""
+    """Print what is ahead; refuse what cannot be held."""
     queries = len(work.named)
     per_query = len(database)
     if config.prefilter != "none":
         per_query = min(per_query, config.candidates * (2 if config.prefilter == "both" else 1))
     mean = sum(map(len, sample)) / len(sample)
     cells = sum(map(len, work.named.sequences)) * mean * per_query
-    estimate = measure_pace(work.embedder, sample, work.rule, projection=work.projection)
-    workers = config.num_workers or os.cpu_count() or 1
+    everything = [*work.named.sequences, *sample]
+    estimate = measure_pace(work.embedder, everything, work.rule, projection=work.projection)
+    workers = config.num_workers or (os.cpu_count() or 1 if local else 1)
     seconds = cells / estimate.cells_per_second
+    targets = min(per_query * queries, len(database))
     if not database.per_base:
-        seconds += min(per_query * queries, len(database)) * mean / estimate.nucleotides_per_second
-    say(f"  {queries:,} queries, {len(database):,} targets; {per_query:,} aligned per query")
+        seconds += targets * mean / estimate.nucleotides_per_second
+    hits = queries * min(config.max_hits, per_query)
+    output = 4.0 * hits * estimate.bytes_per_pair + 70.0 * queries * per_query
+    width = config.dimensions or work.embedder.width
+    base = (targets * mean) * width * (2 if config.storage == "float16" else 4)
+    say(f"  {queries:,} queries, {len(database):,} targets; {per_query:,} compared per query")
     say(
         f"  {cells:.3g} cells at most, {estimate.cells_per_second / 1e9:.2f} billion a second and "
-        f"process, {workers} processes: about {duration(seconds / workers)} and the prefilter"
+        f"process: about {duration(seconds / workers)} with {workers} of them, and the prefilter"
     )
+    say(f"  at most {hits:,} hits; {byte_size(output)}, embeddings {byte_size(base)}")
+    check_disk(directory, output, "search for fewer queries, or write elsewhere")
+    if local:
+        advice = "use --storage float16, --dimensions or fewer queries at once"
+        check_disk(spill_folder(), base, advice)
 
 
 def _run(
     config: SearchConfig, work: Prepared, database: EmbeddingSet, store: PairStore, address: str
 ) -> dict[str, Any]:
-    from riboray.alignment.pipeline import Context, TileRunner, find_candidates, running
+    from riboray.alignment.pipeline import TileRunner, workers_on
 
     start = time.monotonic()
-    named = work.named
-    with running(address, config.num_workers) as workers:
+    checkpoint = str(work.loaded.path)
+    with workers_on(address, config.num_workers) as workers:
         pairs = None
         if config.prefilter != "none":
-            folder = _index_folder(database, store.directory)
-            chooser = fit_prefilter(database, config.prefilter, config.kmer, folder, config.seed)
-            pairs = _candidates(config, work, database, chooser, workers, find_candidates)
+            pairs = _candidates(config, work, database, store, workers)
         targets = np.arange(len(database)) if pairs is None else np.unique(pairs[1])
-        lengths = np.array([len(s) for s in named.sequences], np.int32)
-        ids, target_lengths = _described(database, targets)
-        plan = plan_search(lengths, target_lengths)
+        plan, context = _plan(config, work, database, targets, pairs)
         assert plan.target_order is not None
-        ordered = [named.sequences[k] for k in plan.order.tolist()]
-        context = Context(
-            rule=work.rule,
-            ids=[named.ids[k] for k in plan.order.tolist()],
-            lengths=lengths[plan.order],
-            comparisons=len(database),  # an E-value is about one query
-            scores_only=False,
-            storage=config.storage,
-            target_ids=[ids[k] for k in plan.target_order.tolist()],
-            target_lengths=target_lengths[plan.target_order],
-        )
-        checkpoint = str(work.loaded.path)
+        assert context.target_lengths is not None
         loaders: list[Callable[[], Side]] = [
             partial(
                 load_targets,
@@ -156,13 +162,52 @@ def _run(
             )
             for first, last in plan.target_chunks
         ]
+        ordered = [work.named.sequences[k] for k in plan.order.tolist()]
         chunks = embedding_chunks(checkpoint, ordered, plan.chunks, work.projection)
-        runner = TileRunner(store, context, chunks, loaders, workers)
+        runner = TileRunner(workers, store, context, chunks, loaders)
         tiles = plan.tiles if pairs is None else _chosen(plan, pairs, targets, context)
-        reports = run_tiles(runner, store, tiles, "align", "aligning")
+        reports = run_tiles(runner, store, tiles, "score")
+        best = _rank(work)
+        query, target = choose_best(store, tiles, config.max_hits, best, both=False)
+        chosen = plan_pairs(plan, query, target, context.lengths, context.target_lengths)
+        run_tiles(runner, store, chosen, "align")
     compared = sum(report.scored for report in reports.values())
-    table = _best(store, sorted(reports), config.max_hits)
+    table = _best(store, chosen, config.max_hits, best, plan)
     return _finish(config, work, database, store, table, compared, time.monotonic() - start)
+
+
+def _rank(work: Prepared) -> str:
+    """Rank by significance where there is one: raw scores of other lengths say little."""
+    return "score" if work.rule.null is None else "z_score"
+
+
+def _plan(
+    config: SearchConfig,
+    work: Prepared,
+    database: EmbeddingSet,
+    targets: NDArray[np.int64],
+    pairs: Pairs | None,
+) -> tuple[Plan, Context]:
+    """Plan the comparison of the queries with some rows of the database."""
+    from riboray.alignment.pipeline import Context
+
+    named = work.named
+    lengths = np.array([len(s) for s in named.sequences], np.int32)
+    ids, target_lengths = _described(database, targets)
+    share = 1.0 if pairs is None else len(pairs[0]) / (len(lengths) * len(targets))
+    plan = plan_search(lengths, target_lengths, share)
+    assert plan.target_order is not None
+    context = Context(
+        rule=work.rule,
+        ids=[named.ids[k] for k in plan.order.tolist()],
+        lengths=lengths[plan.order],
+        comparisons=len(database),  # an E-value is about one query
+        scores_only=False,
+        storage=config.storage,
+        target_ids=[ids[k] for k in plan.target_order.tolist()],
+        target_lengths=target_lengths[plan.target_order],
+    )
+    return plan, context
 
 
 def _index_folder(database: EmbeddingSet, output: Path) -> Path:
@@ -170,9 +215,11 @@ def _index_folder(database: EmbeddingSet, output: Path) -> Path:
     beside = database.directory / "index" / database.identity
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        return beside
+        if os.access(beside, os.W_OK):
+            return beside
     except OSError:
-        return output / "index"
+        pass
+    return output
 
 
 def _described(
@@ -194,18 +241,26 @@ def _candidates(
     config: SearchConfig,
     work: Prepared,
     database: EmbeddingSet,
-    chooser: Prefilter,
-    workers: int,
-    find: Callable[..., Any],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find every query's candidates in all files; return pairs of query and global row."""
-    texts = work.named.sequences
-    how = read_pooling(database)
-    pooled = np.stack([pool(rows, how) for rows in work.embedder.per_base(texts)])
+    store: PairStore,
+    workers: Workers,
+) -> Pairs:
+    """Find every query's candidates in all files; return pairs of query and global row.
+
+    They are written down: a run that goes on works on the same pairs.
+    """
+    from riboray.alignment.pipeline import find_candidates
+
+    path = store.work / "candidates.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return stored["query"], stored["row"]
+    folder = _index_folder(database, store.work)
+    chooser = fit_prefilter(database, config.prefilter, config.kmer, folder)
+    texts, checkpoint = work.named.sequences, str(work.loaded.path)
     progress = Progress("  prefilter")
     best: list[Candidates] = []
     files = len(database.files)
-    results = find(database, chooser, pooled, texts, config.candidates, workers)
+    results = find_candidates(workers, database, chooser, texts, checkpoint, config.candidates)
     for done, found in enumerate(results, start=1):
         pairs_of_two = zip(best or found, found, strict=True)
         best = [_merge(old, new, config.candidates) for old, new in pairs_of_two] if best else found
@@ -215,14 +270,9 @@ def _candidates(
     rows = np.concatenate([c.rows.ravel() for c in best])
     # A pair that several prefilters chose is one pair.
     pairs = np.unique(np.column_stack([query, rows]), axis=0)
+    with atomic_path(path) as temporary, temporary.open("wb") as sink:
+        np.savez(sink, query=pairs[:, 0], row=pairs[:, 1])
     return pairs[:, 0], pairs[:, 1]
-
-
-def read_pooling(database: EmbeddingSet) -> str:
-    """Return how the database pooled its embeddings: queries are pooled likewise."""
-    from riboray.embedding.store import read_metadata
-
-    return read_metadata(database.files[0]).get("pooling", "mean")
 
 
 def _merge(old: Candidates, new: Candidates, count: int) -> Candidates:
@@ -237,7 +287,7 @@ def _merge(old: Candidates, new: Candidates, count: int) -> Candidates:
 
 def _chosen(
     plan: Plan,
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    pairs: Pairs,
     targets: NDArray[np.int64],
     context: Any,
 ) -> list[TileSpec]:
@@ -251,17 +301,20 @@ def _chosen(
     return plan_pairs(plan, query, target, context.lengths, context.target_lengths)
 
 
-def _best(store: PairStore, names: list[str], max_hits: int) -> pa.Table:
-    """Read all tiles and keep every query's best hits, best first."""
-    tables = [store.read(name) for name in names]
-    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    query = table["query"].combine_chunks().indices.to_numpy().astype(np.int64)
-    # By significance where there is one: raw scores of different lengths cannot be compared.
-    key = "score" if table["z_score"].null_count else "z_score"
-    values = table[key].to_numpy().astype(np.float32)
+def _best(
+    store: PairStore, tiles: list[TileSpec], max_hits: int, column: str, plan: Plan
+) -> pa.Table:
+    """Read all tiles and keep every query's best hits: queries as in the input, best hit first."""
+    tables = [store.read("align", tile) for tile in tiles]
+    if not tables:
+        return HIT_SCHEMA.empty_table()
+    table = pa.concat_tables(tables).unify_dictionaries()
+    query = table["query_index"].to_numpy()
+    values = table[column].to_numpy().astype(np.float32)
+    target = table["target_index"].to_numpy()
     kept = np.flatnonzero(best_of_each((query,), values, max_hits, exactly=True))
-    order = kept[np.lexsort((kept, -values[kept], query[kept]))]
-    return table.take(pa.array(order))
+    order = kept[np.lexsort((target[kept], -values[kept], plan.order[query[kept]]))]
+    return table.take(pa.array(order)).drop_columns(["query_index", "target_index"])
 
 
 def _finish(
@@ -273,8 +326,9 @@ def _finish(
     compared: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Replace the tiles by one file of hits, in Arrow and TSV."""
-    write_tsv(table, store.segments / "hits.tsv")
+    """Write all hits as one file, in Arrow and TSV."""
+    segment = store.work / "hits.tsv"
+    write_tsv(table, segment)
     write_arrow(table, store.pairs / "hits.arrow", {"identity": store.identity})
     counts = {
         "queries_read": len(work.named) + len(work.named.rejects),
@@ -284,9 +338,12 @@ def _finish(
         "pairs_compared": compared,
         "pairs_reported": table.num_rows,
     }
-    store.finish(["hits"], tsv_header(scores_only=False), counts, {"prefilter": config.prefilter})
-    shutil.rmtree(store.directory / "index", ignore_errors=True)
-    summary = {"output": str(store.directory), **counts, "seconds": round(seconds, 1)}
-    write_json(store.directory / "summary.json", summary)
+    summary = {
+        "output": str(store.directory),
+        **counts,
+        "prefilter": config.prefilter,
+        "seconds": round(seconds, 1),
+    }
+    store.finish(tsv_header(scores_only=False), [segment], counts, summary)
     say(f"  {table.num_rows:,} hits in {duration(seconds)}: {store.directory / 'pairs.tsv'}")
     return summary

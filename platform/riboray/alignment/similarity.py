@@ -54,6 +54,11 @@ class SequenceSet:
     starts: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        # Read-only, as the object store hands arrays out: kernels are compiled for one kind.
+        for name in ("embeddings", "starts"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
         if len(self.starts) < 1 or self.starts[-1] != len(self.embeddings):
             raise ValueError("starts must begin with 0 and end with the number of rows")
         if (np.diff(self.starts) < 1).any():
@@ -93,6 +98,14 @@ class Projection:
     basis: NDArray[np.float32]
     rms_error: float
     max_error: float
+
+    def describe(self) -> str:
+        """Say what it does and how well."""
+        width, kept = self.basis.shape
+        return (
+            f"to {kept} of {width} dimensions: a cosine is off by {self.rms_error:.4f} "
+            f"(root mean square), {self.max_error:.3f} at most in the sample"
+        )
 
     def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project unit rows, shape (n, d), to shape (n, k). Products approximate cosines."""

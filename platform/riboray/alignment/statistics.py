@@ -204,8 +204,9 @@ def fit_null_model(
         spread = np.exp(log_spread @ gamma)
     z = (values - location @ mean) / spread
     scale = float(z.std())
+    # A negative skew would put an end to the distribution: P = 0 just beyond the scores seen.
     # Sequences of one letter all score alike: no shape to be seen.
-    skew = float(np.clip(stats.skew(z), -2.0, 2.0)) if scale > 1e-6 else 0.0
+    skew = float(np.clip(stats.skew(z), 0.0, 2.0)) if scale > 1e-6 else 0.0
     return NullModel(
         mean=tuple(mean.tolist()),
         log_spread=tuple(gamma.tolist()),

@@ -1,22 +1,39 @@
-"""The directory of an all-against-all: tiles that are whole or absent, and what proves them."""
+"""The directory of a comparison: tiles that are whole or absent, and what proves them.
+
+``pairs/`` holds the result, ``work/`` what leads to it; ``work/`` goes when the manifest is there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from riboray.alignment.hits import write_arrow, write_tsv
-from riboray.errors import OutputError
-from riboray.manifest import FileEntry, Manifest, read_manifest, write_json, write_manifest
+from riboray.alignment.plan import TileSpec
+from riboray.manifest import (
+    FileEntry,
+    Manifest,
+    atomic_path,
+    claim,
+    finished,
+    write_json,
+    write_manifest,
+)
 
-__all__ = ["ALIGNMENTS_KIND", "PairStore", "TileReport"]
+__all__ = ["ALIGNMENTS_KIND", "PairStore", "Phase", "TileReport"]
 
 ALIGNMENTS_KIND = "alignments"
-_MARKER = "alignments.json"
+
+Phase = Literal["score", "align"]
+"""A comparison that chooses the best of each sequence scores everything first."""
 
 
 @dataclass(frozen=True)
@@ -27,123 +44,159 @@ class TileReport:
     reported: int
 
 
+@dataclass(frozen=True)
 class PairStore:
     """Writes and recognises tiles.
 
-    Parameters
+    Attributes
     ----------
     directory : Path
         The output directory.
     identity : str
         Hash of everything that decides the result; another one's directory is refused.
+    direct : bool
+        Whether aligned tiles are the result themselves, or are sorted once more at the end.
     """
 
-    def __init__(self, directory: Path, identity: str) -> None:
-        self.directory = directory
-        self.identity = identity
+    directory: Path
+    identity: str
+    direct: bool = True
 
     @property
     def pairs(self) -> Path:
-        """Folder of the Arrow files, a dataset of its own."""
+        """Folder of the resulting Arrow files, a dataset of its own."""
         return self.directory / "pairs"
 
     @property
-    def segments(self) -> Path:
-        """Folder of the pieces of the TSV file, until they are joined."""
-        return self.directory / "segments"
+    def work(self) -> Path:
+        """Folder of everything that is removed at the end."""
+        return self.directory / "work"
 
-    def claim(self) -> Manifest | None:
-        """Make or enter the directory.
-
-        Returns
-        -------
-        Manifest or None
-            The manifest if the work is done already.
+    def finished(self) -> Manifest | None:
+        """Return the manifest if the work is done already; clear what a crash left behind.
 
         Raises
         ------
         OutputError
             If the directory belongs to other inputs or options, or is not ours.
         """
-        marker = self.directory / _MARKER
-        if marker.is_file():
-            try:
-                owner = json.loads(marker.read_text("utf-8"))["identity"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise OutputError(self.directory, f"its {_MARKER} cannot be read") from error
-            if owner != self.identity:
-                raise OutputError(
-                    self.directory,
-                    "holds alignments of other inputs or options; choose another --output or "
-                    "remove it",
-                )
-            return read_manifest(self.directory, ALIGNMENTS_KIND)
-        if self.directory.exists() and (
-            not self.directory.is_dir() or any(self.directory.iterdir())
-        ):
-            raise OutputError(self.directory, "exists already and holds something else")
-        self.pairs.mkdir(parents=True)
-        self.segments.mkdir()
-        write_json(marker, {"identity": self.identity})
-        return None
+        manifest = finished(self.directory, ALIGNMENTS_KIND, self.identity)
+        if manifest is not None:
+            shutil.rmtree(self.work, ignore_errors=True)
+        return manifest
 
-    def commit(self, name: str, table: pa.Table, scored: int, *, text: bool = True) -> TileReport:
-        """Write a tile; the Arrow file, which goes last, proves it."""
+    def enter(self) -> None:
+        """Make the directory, or go on in it."""
+        claim(self.directory, ALIGNMENTS_KIND, self.identity)
+        self.pairs.mkdir(exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+
+    def path(self, phase: Phase, tile: TileSpec) -> Path:
+        """Return where the Arrow file of a tile lies."""
+        if phase == "align" and self.direct:
+            return self.pairs / f"{tile.name}.arrow"
+        return self.work / f"{phase}-{tile.name}.arrow"
+
+    def commit(
+        self,
+        phase: Phase,
+        tile: TileSpec,
+        table: pa.Table,
+        indices: dict[str, NDArray[np.int64]],
+        scored: int,
+    ) -> TileReport:
+        """Write a tile; the Arrow file, which goes last, proves it.
+
+        Parameters
+        ----------
+        phase, tile
+            What was done.
+        table : pyarrow.Table
+            The pairs.
+        indices : dict of str to ndarray
+            Columns added to all but final files, for what comes next.
+        scored : int
+            Pairs compared.
+        """
         report = TileReport(scored, table.num_rows)
-        if text:
-            write_tsv(table, self.segments / f"{name}.tsv")
-        metadata = {"identity": self.identity, "tile": json.dumps(asdict(report))}
-        write_arrow(table, self.pairs / f"{name}.arrow", metadata)
+        if phase == "align" and self.direct:
+            write_tsv(table, self.work / f"{tile.name}.tsv")
+        else:
+            for name, values in indices.items():
+                table = table.append_column(name, pa.array(values))
+        metadata = {
+            "identity": self.identity,
+            "pairs": _pairs_of(tile),
+            "tile": json.dumps(asdict(report)),
+        }
+        write_arrow(table, self.path(phase, tile), metadata)
         return report
 
-    def committed(self, name: str, *, text: bool = True) -> TileReport | None:
-        """Return a tile's report if the tile is there, whole and of this work."""
-        path = self.pairs / f"{name}.arrow"
-        if not path.is_file() or (text and not (self.segments / f"{name}.tsv").is_file()):
+    def committed(self, phase: Phase, tile: TileSpec) -> TileReport | None:
+        """Return a tile's report if the tile is there, whole, and of the same pairs."""
+        path = self.path(phase, tile)
+        if not path.is_file():
+            return None
+        if phase == "align" and self.direct and not (self.work / f"{tile.name}.tsv").is_file():
             return None
         try:
             with pa.memory_map(str(path)) as source:
                 metadata = pa.ipc.open_file(source).schema.metadata or {}
             if metadata[b"riboray.identity"].decode() != self.identity:
                 return None
+            if metadata[b"riboray.pairs"].decode() != _pairs_of(tile):
+                return None
             return TileReport(**json.loads(metadata[b"riboray.tile"]))
         except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError):
             return None
 
-    def read(self, name: str) -> pa.Table:
+    def read(self, phase: Phase, tile: TileSpec) -> pa.Table:
         """Read a tile."""
-        with pa.memory_map(str(self.pairs / f"{name}.arrow")) as source:
+        with pa.memory_map(str(self.path(phase, tile))) as source:
             return pa.ipc.open_file(source).read_all()
 
     def finish(
-        self,
-        names: list[str],
-        header: str,
-        counts: dict[str, int],
-        details: dict[str, object],
-    ) -> Manifest:
-        """Join the TSV, remove what is no longer needed, and write the manifest, last."""
-        with (self.directory / ".pairs.tsv").open("wb") as sink:
+        self, header: str, segments: list[Path], counts: dict[str, int], summary: dict[str, Any]
+    ) -> None:
+        """Join the TSV, write the summary and, last, the manifest; then clear away the rest.
+
+        Parameters
+        ----------
+        header : str
+            First line of the TSV.
+        segments : list of Path
+            What follows, in order.
+        counts : dict
+            Accounting, for the manifest.
+        summary : dict
+            What the command prints, kept in ``summary.json``.
+        """
+        tsv = self.directory / "pairs.tsv"
+        with atomic_path(tsv) as temporary, temporary.open("wb") as sink:
             sink.write(header.encode())
-            for name in names:
-                with (self.segments / f"{name}.tsv").open("rb") as source:
+            for segment in segments:
+                with segment.open("rb") as source:
                     shutil.copyfileobj(source, sink, 1 << 20)
-        (self.directory / ".pairs.tsv").replace(self.directory / "pairs.tsv")
-        wanted = {f"{name}.arrow" for name in names}
-        for path in self.pairs.iterdir():
-            if path.name not in wanted:
-                path.unlink()
-        entries = [FileEntry.of(self.directory / "pairs.tsv", counts["pairs_reported"])]
+        write_json(self.directory / "summary.json", summary)
+        entries = [FileEntry.of(tsv, counts["pairs_reported"])]
         for path in sorted(self.pairs.glob("*.arrow")):
             entry = FileEntry.of(path)
-            entries.append(FileEntry(f"pairs/{path.name}", entry.rows, entry.bytes, entry.sha256))
+            entries.append(FileEntry(f"pairs/{path.name}", None, entry.bytes, entry.sha256))
         manifest = Manifest(
             kind=ALIGNMENTS_KIND,
             fingerprint=self.identity,
             files=tuple(sorted(entries, key=lambda entry: entry.name)),
             counts=counts,
-            details=details,
         )
         write_manifest(self.directory, manifest)
-        shutil.rmtree(self.segments, ignore_errors=True)
-        return manifest
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _pairs_of(tile: TileSpec) -> str:
+    """Name the pairs of a tile: all, or a hash of those chosen."""
+    if tile.chosen is None:
+        return "all"
+    digest = hashlib.sha256()
+    for indices in tile.chosen:
+        digest.update(np.ascontiguousarray(indices).tobytes())
+    return digest.hexdigest()[:16]

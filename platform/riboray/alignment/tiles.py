@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -12,129 +10,28 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riboray.alignment.blocks import (
-    Arithmetic,
     BlockAligner,
     TargetBlock,
     quantisation_error,
     target_blocks,
 )
-from riboray.alignment.columns import GapPenalties, Mode
 from riboray.alignment.described import FIELDS, describe_alignments
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.selection import best_of_each
-from riboray.alignment.similarity import SequenceSet
-from riboray.alignment.statistics import NullModel
+from riboray.alignment.sides import Rule, Side, TileHits
 
-__all__ = ["Rule", "Side", "TileHits", "align_pairs", "align_tile", "score_tile"]
+__all__ = [
+    "Rule",
+    "Side",
+    "TileHits",
+    "align_pairs",
+    "align_tile",
+    "score_pairs",
+    "score_tile",
+]
 
 #: Targets of one query from which lanes beat aligning one by one (measured).
 _WORTH_LANES = 24
-
-
-@dataclass(frozen=True)
-class Side:
-    """Sequences on one side of a tile.
-
-    Attributes
-    ----------
-    sequences : SequenceSet
-        Base embeddings, longest sequence first.
-    nucleotides : ndarray, shape=(total length,), dtype=uint8
-        The sequences as ASCII, one after the other.
-    first : int
-        Index of the first of them among all sequences.
-    """
-
-    sequences: SequenceSet
-    nucleotides: NDArray[np.uint8]
-    first: int = 0
-
-    @cached_property
-    def means(self) -> NDArray[np.float32]:
-        """Mean embedding of each sequence, shape (n, d)."""
-        sums = np.add.reduceat(self.sequences.embeddings, self.sequences.starts[:-1], axis=0)
-        return (sums / self.lengths[:, None]).astype(np.float32)
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int32]:
-        """Length of each sequence."""
-        return self.sequences.lengths
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How pairs are aligned and which are reported.
-
-    Attributes
-    ----------
-    gaps, mode, arithmetic
-        See `riboray.alignment.blocks.BlockAligner`.
-    min_score : float, optional
-        Lowest score reported.
-    min_z : float, optional
-        Lowest standardised score reported; needs ``null``.
-    top_k : int, optional
-        Pairs kept for each sequence.
-    null : NullModel, optional
-        Chance scores.
-    """
-
-    gaps: GapPenalties = field(default_factory=GapPenalties)
-    mode: Mode = "global"
-    arithmetic: Arithmetic = "float32"
-    min_score: float | None = None
-    min_z: float | None = None
-    top_k: int | None = None
-    null: NullModel | None = None
-
-    @property
-    def filters(self) -> bool:
-        """Whether a pair's score decides if it is reported."""
-        return (self.min_score, self.min_z, self.top_k) != (None, None, None)
-
-    def passes(
-        self,
-        scores: NDArray[np.float32],
-        lengths_a: NDArray[np.int32],
-        lengths_b: NDArray[np.int32],
-        affinity: NDArray[np.float32],
-    ) -> NDArray[np.bool_]:
-        """Tell which scores reach `min_score` and `min_z`."""
-        kept = np.ones(len(scores), bool)
-        if self.min_score is not None:
-            kept &= scores >= np.float32(self.min_score)
-        if self.min_z is not None and self.null is not None:
-            kept &= self.null.z_scores(scores, lengths_a, lengths_b, affinity) >= self.min_z
-        return kept
-
-
-@dataclass(frozen=True)
-class TileHits:
-    """Pairs of a tile, by global index, with alignments unless only scores were asked for.
-
-    Attributes
-    ----------
-    query, target : ndarray, shape=(k,), dtype=int64
-        Indices of the sequences.
-    score : ndarray, shape=(k,), dtype=float32
-        Scores.
-    affinity : ndarray, shape=(k,), dtype=float32
-        Mean similarity of all bases of both; see `riboray.alignment.statistics`.
-    values : dict of str to ndarray, or None
-        See `riboray.alignment.described.Description`.
-    cigar : pyarrow.StringArray or None
-        The same.
-    scored : int
-        Pairs compared, reported or not.
-    """
-
-    query: NDArray[np.int64]
-    target: NDArray[np.int64]
-    score: NDArray[np.float32]
-    affinity: NDArray[np.float32]
-    values: dict[str, NDArray[np.int32]] | None
-    cigar: pa.StringArray | None
-    scored: int
 
 
 def _rows(a: Side, b: Side, same: bool) -> Iterator[tuple[int, NDArray[np.bool_], TargetBlock]]:
@@ -324,19 +221,71 @@ def align_pairs(
         Sorted by query, then target.
     """
     aligner, collector = BlockAligner(rule.gaps, rule.mode), _Collector(a, b, rule)
-    order = np.lexsort((target, query))
-    query, target = query[order], target[order]
-    bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
-    for start, stop in pairwise(bounds.tolist()):
-        index, members = int(query[start]), target[start:stop]
+    for index, members in _by_query(query, target):
         rows = a.sequences[index]
         if len(members) >= _WORTH_LANES:
             for block in target_blocks(b.sequences, members):
                 collector.add(index, block.members, *aligner.alignments(rows, block))
             continue
-        results = [
-            align_embeddings(rows, b.sequences[int(t)], rule.gaps, rule.mode) for t in members
-        ]
+        found = (b.sequences[int(t)] for t in members)
+        results = [align_embeddings(rows, rows_b, rule.gaps, rule.mode) for rows_b in found]
         scores = np.array([score for score, _ in results], np.float32)
         collector.add(index, members, scores, np.array([p for _, p in results], np.int32))
-    return collector.hits(len(order) if scored is None else scored)
+    return collector.hits(len(query) if scored is None else scored)
+
+
+def _by_query(
+    query: NDArray[np.int64], target: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield each query with its targets, both sorted."""
+    order = np.lexsort((target, query))
+    query, target = query[order], target[order]
+    bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
+    for start, stop in pairwise(bounds.tolist()):
+        yield int(query[start]), target[start:stop]
+
+
+def score_pairs(
+    a: Side, b: Side, rule: Rule, query: NDArray[np.int64], target: NDArray[np.int64]
+) -> TileHits:
+    """Score chosen pairs of a tile, in float32, and keep those that pass the rule.
+
+    Parameters
+    ----------
+    a, b : Side
+        Queries and targets.
+    rule : Rule
+        Without `top_k`.
+    query, target : ndarray, shape=(k,), dtype=int64
+        Positions within ``a`` and ``b``.
+
+    Returns
+    -------
+    TileHits
+        Without alignments, sorted by query, then target.
+    """
+    aligner = BlockAligner(rule.gaps, rule.mode)
+    parts: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]] = []
+    for index, members in _by_query(query, target):
+        rows = a.sequences[index]
+        if len(members) >= _WORTH_LANES:
+            blocks = target_blocks(b.sequences, members)
+            scores = np.concatenate([aligner.scores(rows, block) for block in blocks])
+        else:
+            found = (b.sequences[int(t)] for t in members)
+            scores = np.array(
+                [
+                    align_embeddings(rows, rows_b, rule.gaps, rule.mode, traceback=False)[0]
+                    for rows_b in found
+                ],
+                np.float32,
+            )
+        kept = _passing(a, b, rule, index, members, scores)
+        parts.append((index, members[kept], scores[kept]))
+    queries = np.concatenate(
+        [np.empty(0, np.int64), *(np.full(len(m), q, np.int64) for q, m, _ in parts)]
+    )
+    targets = np.concatenate([np.empty(0, np.int64), *(m for _, m, _ in parts)])
+    score = np.concatenate([np.empty(0, np.float32), *(s for _, _, s in parts)])
+    affinity = (a.means @ b.means.T)[queries, targets]
+    return TileHits(queries + a.first, targets + b.first, score, affinity, None, None, len(query))

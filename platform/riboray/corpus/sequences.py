@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from riboray.corpus.fasta import read_fasta
 from riboray.corpus.records import Reject, why_rejected
 from riboray.errors import ConfigError, FastaError
 
-__all__ = ["DuplicateIds", "NamedSequences", "OnInvalid", "read_sequences"]
+__all__ = ["DuplicateIds", "NamedSequences", "OnInvalid", "read_sequences", "split_structure"]
 
 DuplicateIds = Literal["error", "suffix", "reject"]
 OnInvalid = Literal["error", "reject"]
@@ -29,12 +30,15 @@ class NamedSequences:
         Unique names.
     sequences : list of str
         Upper case, U for T.
+    structures : list of str or None
+        Dot-bracket structures, for records that carry one.
     rejects : list of Reject
         Records left out, with their reasons.
     """
 
     ids: list[str] = field(default_factory=list)
     sequences: list[str] = field(default_factory=list)
+    structures: list[str | None] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -79,8 +83,13 @@ def read_sequences(
     names: set[str] = set()
     for path in paths:
         for record in read_fasta(path):
-            sequence = normalise(record.sequence)
-            reason = why_rejected(sequence, 1, 10**9, ambiguity=ambiguity)
+            structure = None
+            try:
+                text, structure = split_structure(record.sequence)
+                sequence = normalise(text)
+                reason = why_rejected(sequence, 1, 10**9, ambiguity=ambiguity)
+            except ValueError as error:
+                reason = str(error)
             reason = reason if record.id else "record without an id"
             name, policy = record.id, on_invalid
             if reason is None and name in names:
@@ -93,6 +102,7 @@ def read_sequences(
                 names.add(name)
                 found.ids.append(name)
                 found.sequences.append(sequence)
+                found.structures.append(structure)
             elif policy == "reject":
                 found.rejects.append(Reject(path, record.number, record.id, "rejected", reason))
             else:
@@ -101,6 +111,29 @@ def read_sequences(
         where = ", ".join(str(path) for path in paths) or "no file given"
         raise ConfigError(f"no sequence to work on: {where}")
     return found
+
+
+_STRUCTURE = re.compile(r"[.()\[\]{}<>]")
+
+
+def split_structure(text: str) -> tuple[str, str | None]:
+    """Split the text of a record into sequence and dot-bracket structure, if it has one.
+
+    RNAfold writes the energy behind the structure, ``((..)) (-1.20)``; it is dropped.
+
+    Raises
+    ------
+    ValueError
+        If they differ in length.
+    """
+    found = _STRUCTURE.search(text)
+    if found is None:
+        return text, None
+    sequence = text[: found.start()].rstrip()
+    structure = re.sub(r"\s*\(\s*-?\d.*$", "", text[found.start() :]).strip()
+    if len(structure) != len(sequence):
+        raise ValueError(f"a structure of {len(structure)} symbols for {len(sequence)} nucleotides")
+    return sequence, structure
 
 
 def _suffixed(name: str, used: Counter[str], names: set[str]) -> str:

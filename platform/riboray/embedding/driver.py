@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,21 +15,19 @@ from riboray.corpus.sequences import NamedSequences, read_sequences
 from riboray.embedding.config import EmbedConfig
 from riboray.embedding.shards import Shard
 from riboray.embedding.store import EMBEDDINGS_KIND, shard_done
-from riboray.errors import OutputError
 from riboray.manifest import (
     FileEntry,
     Manifest,
     atomic_path,
-    read_manifest,
-    write_json,
+    claim,
+    finished,
     write_manifest,
 )
 from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import prepare_ray
+from riboray.room import byte_size, check_disk
 
 __all__ = ["embed"]
-
-_MARKER = "embeddings.json"
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
@@ -45,16 +42,24 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     directory = Path(config.output).resolve()
     loaded = load_checkpoint(Path(config.checkpoint).resolve())
     identity = config.identity(loaded.sha256)
-    finished = _claim(directory, identity)
-    if finished is not None:
+    done = finished(directory, EMBEDDINGS_KIND, identity)
+    if done is not None:
         say(f"  {directory} is complete already")
-        return {"output": str(directory), **finished.counts}
+        return {"output": str(directory), **done.counts}
     named = read_sequences(
         config.input,
         duplicate_ids=config.duplicate_ids,
         on_invalid=config.on_invalid,
         ambiguity=loaded.model.config.tokens.id_of("N") is not None,
     )
+    nucleotides = sum(map(len, named.sequences))
+    width = loaded.model.config.hidden_size
+    size = len(named) * (60.0 + width * (2 if config.dtype == "float16" else 4)) + nucleotides
+    if config.per_base:
+        size += 2.0 * width * nucleotides
+    say(f"  {len(named):,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
+    check_disk(directory, size, "leave out --per-base, use --dtype float16, or write elsewhere")
+    claim(directory, EMBEDDINGS_KIND, identity)
     with atomic_path(directory / "resolved_config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
     if named.rejects:
@@ -65,7 +70,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         "sequences_read": len(named) + len(named.rejects),
         "sequences_embedded": len(named),
         "sequences_rejected": len(named.rejects),
-        "nucleotides": sum(map(len, named.sequences)),
+        "nucleotides": nucleotides,
     }
     manifest = Manifest(
         kind=EMBEDDINGS_KIND,
@@ -76,20 +81,6 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     )
     write_manifest(directory, manifest)
     return {"output": str(directory), **counts}
-
-
-def _claim(directory: Path, identity: str) -> Manifest | None:
-    marker = directory / _MARKER
-    if marker.is_file():
-        if json.loads(marker.read_text("utf-8")).get("identity") != identity:
-            reason = "holds embeddings of other inputs or options; choose another --output"
-            raise OutputError(directory, reason)
-        return read_manifest(directory, EMBEDDINGS_KIND)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise OutputError(directory, "exists already and holds something else")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(marker, {"identity": identity})
-    return None
 
 
 def _shards(

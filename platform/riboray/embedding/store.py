@@ -21,8 +21,8 @@ __all__ = ["EMBEDDINGS_KIND", "EmbeddingSet", "embedding_schema", "pool", "write
 
 EMBEDDINGS_KIND = "embeddings"
 
-#: Rows of a record batch: what is in memory at once while embedding.
-_BATCH = 256
+#: Rows, and nucleotides, of a record batch at most: what is in memory at once while embedding.
+_BATCH, _BATCH_NUCLEOTIDES = 256, 200_000
 
 
 def embedding_schema(width: int, dtype: str, per_base: bool, metadata: dict[str, str]) -> pa.Schema:
@@ -75,13 +75,24 @@ def write_shard(
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
-        for start in range(0, len(ids), _BATCH):
-            texts = sequences[start : start + _BATCH]
+        for start, stop in _batches(sequences):
+            texts = sequences[start:stop]
             rows = embedder.per_base(texts)
-            writer.write_batch(
-                _batch(ids[start : start + _BATCH], texts, rows, embedder, schema, pooling)
-            )
+            writer.write_batch(_batch(ids[start:stop], texts, rows, embedder, schema, pooling))
     return len(ids)
+
+
+def _batches(sequences: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Cut sequences into runs that fit in memory; a longer one has a run of its own."""
+    start, filled = 0, 0
+    for index, sequence in enumerate(sequences):
+        full = index - start >= _BATCH or filled + len(sequence) > _BATCH_NUCLEOTIDES
+        if index > start and full:
+            yield start, index
+            start, filled = index, 0
+        filled += len(sequence)
+    if len(sequences) > start:
+        yield start, len(sequences)
 
 
 def _batch(
@@ -127,6 +138,8 @@ class EmbeddingSet:
         sha256 of the model's weights.
     per_base : bool
         Whether base embeddings are there.
+    pooling : str
+        How the pooled embeddings were made.
     identity : str
         Hash of what it was made from.
     """
@@ -136,6 +149,7 @@ class EmbeddingSet:
     rows: tuple[int, ...]
     model: str
     per_base: bool
+    pooling: str
     identity: str
 
     @classmethod
@@ -166,6 +180,7 @@ class EmbeddingSet:
             tuple(entry.rows or 0 for entry in entries),
             models.pop(),
             bool(manifest.details.get("per_base")),
+            str(manifest.details.get("pooling", "mean")),
             manifest.fingerprint,
         )
 

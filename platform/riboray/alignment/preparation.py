@@ -1,0 +1,123 @@
+"""What every comparison starts with: model, sequences, projection, chance scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from riboray.alignment.config import AlignmentOptions
+from riboray.alignment.estimate import embed_side, fit_null, sample_sequences
+from riboray.alignment.sides import Rule
+from riboray.alignment.similarity import Projection, fit_projection
+from riboray.console import say
+from riboray.corpus.rejects import write_rejects
+from riboray.corpus.sequences import NamedSequences, read_sequences
+from riboray.embedding.embedder import Embedder
+from riboray.manifest import atomic_path, write_json
+from riboray.model.checkpoint import LoadedCheckpoint
+
+__all__ = ["Prepared", "duration", "prepare", "write_beside"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a comparison starts from.
+
+    Attributes
+    ----------
+    loaded : LoadedCheckpoint
+        The model.
+    embedder : Embedder
+        The same, ready to embed.
+    named : NamedSequences
+        The input.
+    projection : Projection or None
+        To fewer dimensions, if asked for.
+    rule : Rule
+        With the null model and the thresholds.
+    """
+
+    loaded: LoadedCheckpoint
+    embedder: Embedder
+    named: NamedSequences
+    projection: Projection | None
+    rule: Rule
+
+
+def prepare(
+    config: AlignmentOptions,
+    loaded: LoadedCheckpoint,
+    inputs: list[str],
+    comparisons: Callable[[int], int],
+    targets: list[str] | None = None,
+) -> Prepared:
+    """Read sequences; fit projection and chance scores.
+
+    Parameters
+    ----------
+    config : AlignmentOptions
+        Options.
+    loaded : LoadedCheckpoint
+        The model.
+    inputs : list of str
+        FASTA files.
+    comparisons : callable
+        Number of comparisons for a number of sequences, for E-values.
+    targets : list of str, optional
+        Sampled targets, if they are another set.
+
+    Returns
+    -------
+    Prepared
+    """
+    named = read_sequences(
+        inputs,
+        duplicate_ids=config.duplicate_ids,
+        on_invalid=config.on_invalid,
+        ambiguity=loaded.model.config.tokens.id_of("N") is not None,
+    )
+    embedder = Embedder(loaded.model)
+    projection = None
+    if config.dimensions is not None:
+        sample = sample_sequences([*named.sequences, *(targets or [])], config.seed)
+        rows = embed_side(embedder, sample).sequences.embeddings
+        projection = fit_projection(rows, config.dimensions, config.seed)
+        say(f"  projection  {projection.describe()}")
+    rule = Rule(config.gaps, config.mode, config.arithmetic, config.min_score)
+    if config.statistics:
+        null = fit_null(
+            embedder,
+            named.sequences,
+            rule,
+            projection=projection,
+            seed=config.seed,
+            targets=targets,
+        )
+        rule = replace(rule, null=null)
+        if null is None:
+            say("  statistics  left out: shuffling sequences this long would take minutes")
+        elif config.max_evalue is not None:
+            count = comparisons(len(named))
+            rule = replace(rule, min_z=null.z_at_evalue(config.max_evalue, count))
+    return Prepared(loaded, embedder, named, projection, rule)
+
+
+def write_beside(config: AlignmentOptions, work: Prepared, directory: Path) -> None:
+    """Write the resolved options, the chance scores and the rejects next to the result."""
+    if work.rule.null is not None:
+        write_json(directory / "chance_scores.json", work.rule.null.to_json())
+    if work.named.rejects:
+        write_rejects(work.named.rejects, directory)
+    with atomic_path(directory / "resolved_config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+
+
+def duration(seconds: float) -> str:
+    """Say a time in seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
