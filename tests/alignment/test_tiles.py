@@ -13,7 +13,7 @@ from riboray.alignment.plan import plan_all_pairs, plan_pairs, plan_search
 from riboray.alignment.selection import best_of_each
 from riboray.alignment.sides import Rule, Side
 from riboray.alignment.similarity import SequenceSet
-from riboray.alignment.tiles import align_pairs, align_tile, score_tile
+from riboray.alignment.tiles import align_pairs, align_tile, score_pairs, score_tile
 
 
 def make_side(rng, sizes, first=0, families=3):
