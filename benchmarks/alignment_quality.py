@@ -28,8 +28,9 @@ from benchmarks.speed import heading
 from riboray.alignment import align_embeddings, aligned_columns, count_aligned
 from riboray.alignment.estimate import embed_side, fit_null
 from riboray.alignment.prefilter import KmerWeights, Whitening, build_index, nearest, shared_kmers
-from riboray.alignment.sides import Rule, Side
+from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import fit_projection, unit_rows
+from riboray.alignment.statistics import fit_null_model
 from riboray.alignment.tiles import score_tile
 from riboray.corpus.stockholm import read_stockholm
 from riboray.embedding.embedder import Embedder
@@ -114,9 +115,23 @@ def chance(embedder: Embedder, texts: list[str], families: list[str]) -> tuple[S
         shares = " | ".join(f"{(unrelated <= level).mean():.2g}" for level in levels)
         print(f"| {mode}, {len(unrelated):,} pairs | {shares} |", flush=True)
         if mode == "global":
+            z_global, alone = z, _by_lengths_alone(found, lengths)
+            related = label[found.query] == label[found.target]
             expected[found.query, found.target] = p * len(texts)
             expected[found.target, found.query] = p * len(texts)
+    print("\n| standardised scores, global | skew, unrelated | median, same family |")
+    print("|---|---|---|")
+    for name, values in (("with affinity", z_global), ("by lengths alone", alone)):
+        unrelated = values[~related]
+        skew = float((((unrelated - unrelated.mean()) / unrelated.std()) ** 3).mean())
+        print(f"| {name} | {skew:.2f} | {np.median(values[related]):.2f} |")
     return side, expected
+
+
+def _by_lengths_alone(found: TileHits, lengths: np.ndarray) -> np.ndarray:
+    """Standardise scores without regard to affinity, fitted to all pairs."""
+    a, b, none = lengths[found.query], lengths[found.target], np.zeros(len(found.score))
+    return fit_null_model(found.score, a, b, none).z_scores(found.score, a, b, none)
 
 
 def prefilters(embedder: Embedder, texts: list[str], expected: np.ndarray, folder: Path) -> None:

@@ -342,6 +342,19 @@ def test_bad_input_is_one_clear_error(text, options, message, checkpoint, tmp_pa
     assert not (tmp_path / "alignments").exists()
 
 
+def test_a_model_that_overflows_is_an_error(tmp_path, capsys):
+    from riboray.cli import main
+
+    model = RnaBertForPreTraining(RnaBertConfig(**SMALL))
+    with torch.no_grad():
+        model.model.embeddings.word_embeddings.weight.mul_(1e38)  # finite, but not for long
+    save_checkpoint(model, tmp_path / "huge")
+    (tmp_path / "two.fa").write_text(">a\nACGU\n>b\nACGU\n")
+    code = main(["align", str(tmp_path / "two.fa"), "--checkpoint", str(tmp_path / "huge")])
+    assert code == 1
+    assert "NaN or infinite" in capsys.readouterr().err
+
+
 def test_invalid_records_can_be_left_out_and_are_listed(checkpoint, tmp_path):
     text = ">a\nACGUACGUAC\n>b\nAC!U\n>a\nGGCCGGCC\n>c\nGGGGCCCC\n>\nACGU\n"
     with gzip.open(tmp_path / "mixed.fa.gz", "wt") as sink:

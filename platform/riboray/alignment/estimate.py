@@ -16,6 +16,7 @@ from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
 from riboray.alignment.statistics import NullModel, dinucleotide_shuffle, fit_null_model
 from riboray.alignment.tiles import align_tile, score_tile
 from riboray.embedding.embedder import Embedder
+from riboray.errors import RiborayError
 
 __all__ = ["Estimate", "embed_side", "fit_null", "measure_pace", "sample_sequences"]
 
@@ -56,10 +57,13 @@ def embed_side(
 
     Raises
     ------
-    ValueError
+    RiborayError
         If the model gives a value that is not finite.
     """
-    rows = unit_rows(np.concatenate(embedder.per_base(texts)))
+    try:
+        rows = unit_rows(np.concatenate(embedder.per_base(texts)))
+    except ValueError as error:
+        raise RiborayError(f"the model cannot be used: {error}") from error
     if projection is not None:
         rows = projection.apply(rows)
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)

@@ -1,7 +1,8 @@
 """Candidates for alignment: nearest pooled embeddings, and most shared k-mers.
 
 Raw pooled embeddings mostly tell composition. *Whitened*, so that all their principal directions
-count the same, they find four times as many relatives among the first ten (docs/results.md).
+count the same, they keep more than three times as many hits among the first ten (docs/results.md,
+"Prefilters").
 k-mers are weighted by rarity, as words are in text retrieval (Spärck Jones 1972,
 doi:10.1108/eb026526), and compared by cosine.
 """

@@ -6,8 +6,8 @@ doi:10.1093/oxfordjournals.molbev.a040370: stacking, and so much of what a model
 them). Mean and spread of those scores are fitted as functions of both lengths and of the pair's
 *affinity*, the mean similarity of all bases of the one with all bases of the other: two GC-rich
 RNAs align better than chance without being related. Without affinity the scores of unrelated
-pairs are skewed (-1.5) and related pairs hardly stand out; with it they are close to normal. What
-skew is left is taken up by a Pearson type III distribution, a shifted gamma (Webber & Barton 2001,
+pairs are skewed and related pairs hardly stand out; with it they are close to normal
+(docs/results.md, "Chance scores"). What skew is left is taken up by a Pearson type III distribution, a shifted gamma (Webber & Barton 2001,
 doi:10.1093/bioinformatics/17.12.1158, found gamma for global alignments of proteins).
 """
 
