@@ -7,8 +7,9 @@ them). Mean and spread of those scores are fitted as functions of both lengths a
 *affinity*, the mean similarity of all bases of the one with all bases of the other: two GC-rich
 RNAs align better than chance without being related. Without affinity the scores of unrelated
 pairs are skewed and related pairs hardly stand out; with it they are close to normal
-(docs/results.md, "Chance scores"). What skew is left is taken up by a Pearson type III distribution, a shifted gamma (Webber & Barton 2001,
-doi:10.1093/bioinformatics/17.12.1158, found gamma for global alignments of proteins).
+(docs/results.md, "Chance scores"). What skew is left is taken up by a Pearson type III
+distribution, a shifted gamma (Webber & Barton 2001, doi:10.1093/bioinformatics/17.12.1158, found
+gamma for global alignments of proteins).
 """
 
 from __future__ import annotations
