@@ -42,6 +42,8 @@ def start(arguments, cwd, stderr=subprocess.PIPE):
         stderr=stderr,
         text=True,
         start_new_session=True,
+        # Tests that run in the background inherit that Ctrl-C is ignored; a user's shell does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -73,9 +75,12 @@ def wait_for(condition, seconds=90, message="nothing happened"):
 
 
 def kill(process: subprocess.Popen, how: int = signal.SIGKILL) -> int:
-    """Send a signal to a command's own process, wait for it, and clear away what it leaves."""
+    """Send a signal, wait for the command's end, and clear away what it leaves.
+
+    SIGINT goes to the whole group, as a terminal sends it; anything else to the process alone.
+    """
     children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, how)
+    (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
     try:
         return process.wait(60)
     finally:
