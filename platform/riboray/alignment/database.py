@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from riboray.alignment.estimate import embed_side
+from riboray.alignment.estimate import embed_side, make_side
 from riboray.alignment.prefilter import (
     KmerWeights,
     Whitening,
@@ -17,7 +18,7 @@ from riboray.alignment.prefilter import (
     shared_kmers,
 )
 from riboray.alignment.sides import Side
-from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
+from riboray.alignment.similarity import Projection, unit_rows
 from riboray.embedding.shards import cached_embedder
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CorpusError
@@ -127,7 +128,7 @@ def search_shard(
     number: int,
     prefilter: Prefilter,
     pooled: NDArray[np.float32],
-    queries: list[str],
+    kmers: sparse.csr_matrix | None,
     count: int,
 ) -> list[Candidates]:
     """Find candidates for all queries in one file of the database.
@@ -142,8 +143,8 @@ def search_shard(
         Fitted to the database.
     pooled : ndarray, shape=(queries, d), dtype=float32
         Pooled embeddings of the queries.
-    queries : list of str
-        Their sequences.
+    kmers : csr_matrix or None
+        k-mer vectors of the queries, where that prefilter is used.
     count : int
         Candidates of each query and prefilter.
 
@@ -160,11 +161,9 @@ def search_shard(
             build_index(prefilter.whitening.apply(vectors), path)
         rows, similarity = nearest(path, prefilter.whitening.apply(pooled), count)
         found.append(Candidates(rows + first, similarity))
-    if prefilter.kmers is not None:
+    if prefilter.kmers is not None and kmers is not None:
         texts = database.table(number, ["sequence"])["sequence"].to_pylist()
-        rows, similarity = shared_kmers(
-            prefilter.kmers.vectors(queries), prefilter.kmers.vectors(texts), count
-        )
+        rows, similarity = shared_kmers(kmers, prefilter.kmers.vectors(texts), count)
         found.append(Candidates(rows + first, similarity))
     return found
 
@@ -195,12 +194,9 @@ def load_targets(
     -------
     Side
     """
-    files = np.searchsorted(database.starts, rows, side="right") - 1
     texts = [""] * len(rows)
     bases: list[NDArray[np.floating]] = [np.empty((0, 0))] * len(rows)
-    for number in np.unique(files).tolist():
-        places = np.flatnonzero(files == number)
-        local = rows[places] - database.starts[number]
+    for number, places, local in database.by_file(rows):
         found = database.take(number, local, ["sequence"])["sequence"].to_pylist()
         for place, text in zip(places.tolist(), found, strict=True):
             texts[place] = text
@@ -212,7 +208,4 @@ def load_targets(
         embedder = cached_embedder(checkpoint)
         return embed_side(embedder, texts, first=first, projection=projection)
     unit = unit_rows(np.concatenate(bases))
-    unit = unit if projection is None else projection.apply(unit)
-    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    codes = np.frombuffer("".join(texts).encode(), np.uint8)
-    return Side(SequenceSet(unit, starts), codes, first)
+    return make_side(unit, texts, first=first, projection=projection)

@@ -18,7 +18,7 @@ from riboray.alignment.tiles import align_tile, score_tile
 from riboray.embedding.embedder import Embedder
 from riboray.errors import RiborayError
 
-__all__ = ["Estimate", "embed_side", "fit_null", "measure_pace", "sample_sequences"]
+__all__ = ["Estimate", "embed_side", "fit_null", "make_side", "measure_pace", "sample_sequences"]
 
 #: Nucleotides of a sample at most: embedded in seconds, and all its pairs aligned in about one.
 _SAMPLE_NUCLEOTIDES = 16_000
@@ -64,6 +64,17 @@ def embed_side(
         rows = unit_rows(np.concatenate(embedder.per_base(texts)))
     except ValueError as error:
         raise RiborayError(f"the model cannot be used: {error}") from error
+    return make_side(rows, texts, first=first, projection=projection)
+
+
+def make_side(
+    rows: NDArray[np.float32],
+    texts: Sequence[str],
+    *,
+    first: int = 0,
+    projection: Projection | None = None,
+) -> Side:
+    """Put unit rows and their sequences together as one side; see `embed_side`."""
     if projection is not None:
         rows = projection.apply(rows)
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)

@@ -227,10 +227,10 @@ class TileRunner:
         needed = {(0, tile.a) for tile in tiles} | {self._key_b(tile) for tile in tiles}
         missing = sorted(needed - set(self._loaded))
         calls = ((key, (_make_chunk, self._loader(key), self._storage)) for key in missing)
-        for key, reference in self._workers.each(calls):
+        for done, (key, reference) in enumerate(self._workers.each(calls), start=1):
             fetch(reference)
             self._loaded[key] = reference
-            on_chunk(sum(key in self._loaded for key in missing), len(missing))
+            on_chunk(done, len(missing))
 
     def _loader(self, key: tuple[int, int]) -> Chunk:
         side, number = key
@@ -265,8 +265,8 @@ def _pool_texts(checkpoint: str, texts: list[str], how: str) -> Any:
 
 def _search_shard(box: list[Any], number: int, count: int) -> list[Candidates]:
     """Find candidates in one file; the index it may build is the same file every time."""
-    database, chooser, pooled, queries = _shared(box)
-    return search_shard(database, number, chooser, pooled, queries, count)
+    database, chooser, pooled, kmers = _shared(box)
+    return search_shard(database, number, chooser, pooled, kmers, count)
 
 
 def find_candidates(
@@ -286,7 +286,8 @@ def find_candidates(
     )
     parts = {start: fetch(reference) for start, reference in workers.each(calls)}
     pooled = np.concatenate([parts[start] for start in starts])
-    box = [ray.put((database, chooser, pooled, queries))]
+    kmers = None if chooser.kmers is None else chooser.kmers.vectors(queries)
+    box = [ray.put((database, chooser, pooled, kmers))]
     files = range(len(database.files))
     searches = ((number, (_search_shard, box, number, count)) for number in files)
     for _, reference in workers.each(searches):

@@ -89,10 +89,8 @@ def _sampled(database: EmbeddingSet, seed: int) -> list[str]:
     """Draw a few hundred sequences of the database."""
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(len(database), min(400, len(database)), replace=False))
-    files = np.searchsorted(database.starts, rows, side="right") - 1
     texts: list[str] = []
-    for number in np.unique(files).tolist():
-        local = rows[files == number] - database.starts[number]
+    for number, _, local in database.by_file(rows):
         texts += database.take(number, local, ["sequence"])["sequence"].to_pylist()
     return texts
 
@@ -228,9 +226,7 @@ def _described(
     """Return ids and lengths of some rows, in their order (sorted)."""
     ids: list[str] = []
     lengths: list[int] = []
-    files = np.searchsorted(database.starts, rows, side="right") - 1
-    for number in np.unique(files).tolist():
-        local = rows[files == number] - database.starts[number]
+    for number, _, local in database.by_file(rows):
         table = database.take(number, local, ["id", "length"])
         ids += table["id"].to_pylist()
         lengths += table["length"].to_pylist()

@@ -21,9 +21,6 @@ from riboray.alignment.selection import best_of_each
 from riboray.alignment.sides import Rule, Side, TileHits
 
 __all__ = [
-    "Rule",
-    "Side",
-    "TileHits",
     "align_pairs",
     "align_tile",
     "score_pairs",

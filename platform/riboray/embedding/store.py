@@ -200,6 +200,22 @@ class EmbeddingSet:
         """Read some rows of one file."""
         return self.table(number, columns).take(pa.array(rows))
 
+    def by_file(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
+        """Yield each file that holds some of these global rows.
+
+        Yields
+        ------
+        tuple
+            The file's number, the places of its rows within ``rows``, and their numbers in the
+            file.
+        """
+        files = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(files).tolist():
+            places = np.flatnonzero(files == number)
+            yield number, places, rows[places] - self.starts[number]
+
     def base_embeddings(
         self, number: int, rows: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float16]]:
