@@ -1,11 +1,11 @@
-"""Token-budget batches of similar lengths: the one batcher of training, embedding and serving."""
+"""Token-budget batches of similar lengths, and windows of long RNAs: the one batcher of all."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["plan_batches"]
+__all__ = ["plan_batches", "window_starts"]
 
 
 def plan_batches(
@@ -55,3 +55,11 @@ def plan_batches(
     if generator is not None:
         generator.shuffle(batches)
     return batches
+
+
+def window_starts(length: int, width: int) -> list[int]:
+    """Return where the windows of a sequence begin: one if it fits, else half a window apart."""
+    if length <= width:
+        return [0]
+    step = max(width // 2, 1)
+    return [*range(0, length - width, step), length - width]

@@ -41,7 +41,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "ingest": Verb(
-        "riboray.corpus.ingestion:IngestConfig",
+        "riboray.corpus.config:IngestConfig",
         "riboray.corpus.driver:ingest_corpus",
         "turn FASTA and Stockholm files into a corpus",
     ),

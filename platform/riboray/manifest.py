@@ -6,6 +6,7 @@ with the size, hash and rows of every file, goes last. Who finds a manifest find
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ __all__ = [
     "atomic_directory",
     "atomic_path",
     "claim",
+    "exclusive",
     "fingerprint",
     "finished",
     "read_manifest",
@@ -240,6 +242,32 @@ def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
             f"holds {kind} of other inputs or options; choose another --output or remove it",
         )
     return read_manifest(directory, kind)
+
+
+@contextmanager
+def exclusive(directory: Path, busy: str) -> Iterator[None]:
+    """Keep other processes out of a directory; the lock dies with the process.
+
+    Parameters
+    ----------
+    directory : Path
+        An existing directory; it gets a file ``.lock``.
+    busy : str
+        What to say if another process is in it.
+
+    Raises
+    ------
+    OutputError
+        If another process is in it, or its file system knows no locks.
+    """
+    with (directory / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(directory, busy) from error
+        except OSError as error:
+            raise OutputError(directory, f"cannot be locked ({error.strerror})") from error
+        yield
 
 
 def claim(directory: Path, kind: str, identity: str) -> None:

@@ -117,7 +117,12 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     lists = {
         "--" + field.name.replace("_", "-")
         for field in dataclasses.fields(config_class)
-        if hints[field.name] == list[str]
+        if hints[field.name] in (list[str], list[int])
+    }
+    numbers = {
+        "--" + field.name.replace("_", "-")
+        for field in dataclasses.fields(config_class)
+        if hints[field.name] == list[int]
     }
     switches = {
         "--" + field.name.replace("_", "-")
@@ -153,7 +158,8 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
             wants_value = False
     for flag, items in values.items():
         whole = len(items) == 1 and items[0].startswith("[")
-        joined += [flag, items[0] if whole else json.dumps(items)]
+        listed = f"[{', '.join(items)}]" if flag in numbers else json.dumps(items)
+        joined += [flag, items[0] if whole else listed]
     return joined
 
 

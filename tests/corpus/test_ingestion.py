@@ -10,7 +10,7 @@ import pytest
 
 from riboray.alignment import aligned_columns
 from riboray.corpus import IngestConfig, ingest, read_fasta
-from riboray.corpus.ingestion import _pair_of
+from riboray.corpus.families import pairs_of
 from riboray.corpus.records import PAIR_SCHEMA, SEQUENCE_SCHEMA, hash64, why_rejected
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import ConfigError, CorpusError, OutputError
@@ -58,7 +58,8 @@ def test_every_record_is_accounted_for(tmp_path):
         "sequences_read": 10,
         "sequences_kept": 3,
         "sequences_duplicates": 1,
-        "sequences_rejected": 6,
+        "sequences_rejected": 5,
+        "sequences_filtered": 1,
     }
     kept = {r["id"]: r for r in rows(tmp_path / "corpus")}
     assert set(kept) == {"good1", "good2", "good1.2"}
@@ -67,13 +68,26 @@ def test_every_record_is_accounted_for(tmp_path):
     assert kept["good1"]["sha256_64"] == hash64("ACGUACGUACGU")
     rejects = pq.read_table(tmp_path / "corpus" / "rejects.parquet").to_pylist()
     assert {(r["record"], r["id"], r["outcome"], r["reason"]) for r in rejects} == {
-        (3, "same_as_good1", "duplicate", "same sequence as good1"),
-        (4, "short", "rejected", "3 nt, shorter than 10"),
+        (4, "short", "filtered", "3 nt, shorter than 10"),
         (5, "gap", "rejected", "character '-' at position 5 is no nucleotide"),
         (6, "empty", "rejected", "empty sequence"),
         (7, "", "rejected", "record without an id"),
         (8, "only_n", "rejected", "nothing but ambiguity codes"),
         (10, "long", "rejected", "441 nt, longer than 440"),
+    }
+    duplicates = pq.read_table(tmp_path / "corpus" / "duplicates.parquet").to_pylist()
+    assert [(r["record"], r["id"], r["kept_id"]) for r in duplicates] == [
+        (3, "same_as_good1", "good1")
+    ]
+    assert manifest.details["reasons"] == {
+        "rejected": {
+            "no id": 1,
+            "empty sequence": 1,
+            "character that is no nucleotide": 1,
+            "longer than max_length": 1,
+            "nothing but ambiguity codes": 1,
+        },
+        "filtered": {"shorter than min_length": 1},
     }
 
 
@@ -184,8 +198,8 @@ def test_no_usable_family(tmp_path):
 
 
 def test_pair_numbers_cover_all_pairs():
-    found = [_pair_of(k, 6) for k in range(15)]
-    assert found == [(i, j) for i in range(6) for j in range(i + 1, 6)]
+    found = pairs_of(np.arange(15), 6).tolist()
+    assert found == [[i, j] for i in range(6) for j in range(i + 1, 6)]
 
 
 @pytest.fixture(scope="module")

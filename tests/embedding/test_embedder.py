@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riboray.alphabet import encode
-from riboray.embedding.embedder import Embedder, window_starts
+from riboray.batching import window_starts
+from riboray.embedding.embedder import Embedder
 from riboray.embedding.store import embedding_schema, pool, write_shard
 from riboray.model import RnaBertConfig, RnaBertForPreTraining
 from tests.conftest import random_sequences

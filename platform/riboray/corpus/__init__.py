@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from riboray._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from riboray.corpus.config import IngestConfig
     from riboray.corpus.fasta import FastaRecord, read_fasta
-    from riboray.corpus.ingestion import IngestConfig, ingest
+    from riboray.corpus.ingestion import ingest
     from riboray.corpus.stockholm import FamilyAlignment, read_stockholm
 
 __all__ = [
@@ -25,7 +26,7 @@ __getattr__ = lazy_exports(
     {
         "FamilyAlignment": "stockholm",
         "FastaRecord": "fasta",
-        "IngestConfig": "ingestion",
+        "IngestConfig": "config",
         "ingest": "ingestion",
         "read_fasta": "fasta",
         "read_stockholm": "stockholm",

@@ -2,34 +2,94 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
-from riboray.console import say
-from riboray.corpus.ingestion import IngestConfig, ingest
+from riboray.console import Progress, say
+from riboray.corpus.config import IngestConfig
+from riboray.corpus.ingestion import Inputs, Runner, SerialRunner, ingest
 from riboray.manifest import Manifest
+from riboray.rayenv import LOCAL, prepare_ray
 
 __all__ = ["ingest_corpus", "say_counts"]
+
+#: Text that this process reads itself: starting Ray takes longer.
+_SMALL_BYTES = 96 << 20
+
+_KINDS = {
+    "sequences": "sequences",
+    "windows": "windows",
+    "families": "families",
+    "rows": "aligned",
+}
 
 
 def say_counts(manifest: Manifest, where: str) -> None:
     """Print how many records were read and what became of them."""
-    for kind in ("sequences", "families", "rows"):
-        read, kept, duplicates, rejected = (
+    for kind, label in _KINDS.items():
+        read, kept, duplicates, rejected, filtered = (
             manifest.counts.get(f"{kind}_{outcome}", 0)
-            for outcome in ("read", "kept", "duplicates", "rejected")
+            for outcome in ("read", "kept", "duplicates", "rejected", "filtered")
         )
-        label = "aligned" if kind == "rows" else kind
         if read:
             say(
                 f"  {label:<11} {read:,} read = {kept:,} kept + {duplicates:,} duplicates "
-                f"+ {rejected:,} rejected"
+                f"+ {rejected:,} rejected + {filtered:,} filtered"
             )
-    if any(n for name, n in manifest.counts.items() if name.endswith(("rejected", "duplicates"))):
-        say(f"  {'':<11} reasons in {where}/rejects.parquet")
+    reasons = manifest.details.get("reasons", {})
+    for outcome, found in reasons.items():
+        for label, number in found.items():
+            say(f"  {'':<11}   {number:>12,} {outcome}: {label}")
+    if any(reasons.values()):
+        say(f"  {'':<11} record by record in {where}/rejects.parquet")
+    if manifest.counts.get("sequences_duplicates"):
+        say(f"  {'':<11} ids of duplicates in {where}/duplicates.parquet")
 
 
 def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
     """Make a corpus and return its counts."""
-    manifest = ingest(config, report=say)
+    address = prepare_ray(config.ray_address)
+    bar: list[Progress] = []
+
+    def progress(share: float, figures: str) -> None:
+        if not bar:
+            bar.append(Progress("  ingesting", share))
+        bar[0].update(share, figures)
+
+    try:
+        with _runner(config, address) as runner:
+            manifest = ingest(
+                config, report=lambda line: say(f"  {line}"), runner=runner, progress=progress
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; what is done lies in {config.output}/work: the same command goes on")
+        raise
+    finally:
+        for shown in bar:
+            shown.close()
     say_counts(manifest, config.output)
-    return {"corpus": config.output, **manifest.counts}
+    split = manifest.details.get("split", {})
+    if split.get("validation_sequences"):
+        say(f"  {'validation':<11} {split['validation_sequences']:,} sequences set apart")
+    return {
+        "corpus": str(Path(config.output)),
+        **manifest.counts,
+        "nucleotides": manifest.details.get("nucleotides"),
+        "reasons": manifest.details.get("reasons"),
+        "split": split,
+        "files": len(manifest.files),
+        "bytes": sum(entry.bytes for entry in manifest.files),
+    }
+
+
+def _runner(config: IngestConfig, address: str) -> AbstractContextManager[Runner]:
+    """Choose where to work: here for little, on Ray for much or where it is asked for."""
+    asked = config.num_workers is not None or config.ray_address is not None or address != LOCAL
+    if config.num_workers == 1 and address == LOCAL:
+        return nullcontext(SerialRunner())
+    if not asked and Inputs.find(config).text_bytes < _SMALL_BYTES:
+        return nullcontext(SerialRunner())
+    from riboray.corpus.pipeline import ray_runner
+
+    return ray_runner(address, config.num_workers)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from riboray.alphabet import IUPAC_NUCLEOTIDES
 
 __all__ = [
+    "CATEGORIES",
+    "DUPLICATE_SCHEMA",
+    "LONG_SCHEMA",
     "MEMBER_SCHEMA",
     "PAIR_SCHEMA",
     "REJECT_SCHEMA",
     "SEQUENCE_SCHEMA",
+    "Category",
     "Reject",
     "hash64",
+    "is_validation",
     "why_rejected",
 ]
 
@@ -58,11 +66,16 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("name", pa.string(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
         pa.field("sha256_64", pa.uint64(), nullable=False),
+        pa.field("sequence", pa.string()),
+        pa.field("dot_bracket", pa.string()),
+        pa.field("ss_classes", pa.string()),
     ],
     metadata=SCHEMA_METADATA,
 )
 """One sequence of a family a row, whether a pair of it was drawn or not: what must be kept out of
-training when the family is held out."""
+training when the family is held out, and what the structure head learns from. ``dot_bracket`` and
+``ss_classes`` (one digit a nucleotide, see `structure`) come from the alignment's SS_cons; they are
+null without one."""
 
 REJECT_SCHEMA = pa.schema(
     [
@@ -74,7 +87,64 @@ REJECT_SCHEMA = pa.schema(
     ],
     metadata=SCHEMA_METADATA,
 )
-"""One record that is not in the corpus a row; ``outcome`` is ``rejected`` or ``duplicate``."""
+"""One record that is not in the corpus a row. ``outcome`` is ``rejected`` (it cannot be used),
+``filtered`` (the options leave it out) or, for rows of seed alignments, ``duplicate``."""
+
+DUPLICATE_SCHEMA = pa.schema(
+    [
+        pa.field("sha256_64", pa.uint64(), nullable=False),
+        pa.field("kept_id", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("taxid", pa.int32()),
+    ],
+    metadata=SCHEMA_METADATA,
+)
+"""One record a row whose sequence is in the corpus under another id, ``kept_id``: of records with
+one sequence, the first in the order of the input is kept."""
+
+LONG_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("record", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ],
+    metadata=SCHEMA_METADATA,
+)
+"""One over-long record a row that was not left out but ``windowed`` or ``truncated``."""
+
+
+class Category(NamedTuple):
+    """A kind of reason for which a record is left out."""
+
+    outcome: str
+    label: str
+
+
+CATEGORIES: dict[int, Category] = {
+    1: Category("rejected", "no id"),
+    2: Category("rejected", "header is not UTF-8"),
+    3: Category("rejected", "empty sequence"),
+    4: Category("rejected", "character that is no nucleotide"),
+    5: Category("filtered", "shorter than min_length"),
+    6: Category("rejected", "longer than max_length"),
+    7: Category("rejected", "ambiguity code"),
+    8: Category("rejected", "nothing but ambiguity codes"),
+    9: Category("filtered", "too many ambiguity codes"),
+    10: Category("filtered", "family excluded"),
+    11: Category("filtered", "taxid"),
+    12: Category("filtered", "RNA type"),
+    13: Category("filtered", "database"),
+    14: Category("filtered", "not in the id mapping"),
+    15: Category("filtered", "sequence excluded"),
+    16: Category("rejected", "id of another sequence"),
+}
+"""Why a record is left out, by code. ``rejected`` records cannot be used; ``filtered`` ones are left
+out because the options say so."""
+
 
 _NUCLEOTIDE_BYTES = "".join(IUPAC_NUCLEOTIDES).encode()
 
@@ -93,6 +163,11 @@ class Reject:
 def hash64(text: str) -> int:
     """Return the first eight bytes of the sha256 of ``text``, big-endian."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def is_validation(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Tell which sequences are kept for validation, from their hash alone."""
+    return (hashes % np.uint64(1_000_000)) < np.uint64(round(share * 1_000_000))
 
 
 def why_rejected(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from Bio import AlignIO
 
-from riboray.corpus.files import opened
+from riboray.corpus.files import is_remote, opened
 from riboray.errors import StockholmError
 
 __all__ = ["FamilyAlignment", "read_stockholm"]
@@ -66,7 +66,7 @@ def read_stockholm(path: str | Path) -> Iterator[FamilyAlignment]:
         If the file is missing, empty, damaged, not Stockholm, or an alignment of it cannot be
         parsed; the message names the alignment.
     """
-    path = Path(path)
+    path = path if is_remote(path) else Path(path)
     number = 0
     for number, block in enumerate(_blocks(path), start=1):
         yield _parse(path, number, block)
@@ -74,7 +74,7 @@ def read_stockholm(path: str | Path) -> Iterator[FamilyAlignment]:
         raise StockholmError(path, "is empty")
 
 
-def _blocks(path: Path) -> Iterator[str]:
+def _blocks(path: str | Path) -> Iterator[str]:
     """Cut a file into the texts of its alignments, each with its header and ``//`` line."""
     lines: list[str] = []
     count = 0
@@ -103,7 +103,7 @@ def _blocks(path: Path) -> Iterator[str]:
         raise StockholmError(path, "ends without '//': it is truncated", count + 1)
 
 
-def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
+def _parse(path: str | Path, number: int, block: str) -> FamilyAlignment:
     try:
         (alignment,) = AlignIO.parse(io.StringIO(block), "stockholm")  # type: ignore[no-untyped-call]
     except (ValueError, AssertionError, KeyError, IndexError) as error:
@@ -114,7 +114,9 @@ def _parse(path: Path, number: int, block: str) -> FamilyAlignment:
         for line in block.splitlines()
         if line.startswith(("#=GF AC ", "#=GF ID "))
     }
-    accession = features.get("AC") or features.get("ID") or f"{path.name.split('.')[0]}-{number}"
+    accession = (
+        features.get("AC") or features.get("ID") or f"{Path(path).name.split('.')[0]}-{number}"
+    )
     return FamilyAlignment(
         number=number,
         accession=accession,

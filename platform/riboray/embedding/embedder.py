@@ -15,18 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from riboray.alphabet import encode
-from riboray.batching import plan_batches
+from riboray.batching import plan_batches, window_starts
 from riboray.model.heads import RnaBertForPreTraining
 
-__all__ = ["Embedder", "window_starts"]
-
-
-def window_starts(length: int, width: int) -> list[int]:
-    """Return where the windows of a sequence begin: one if it fits, else half a window apart."""
-    if length <= width:
-        return [0]
-    step = max(width // 2, 1)
-    return [*range(0, length - width, step), length - width]
+__all__ = ["Embedder"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from riboray.batching import plan_batches
-from riboray.corpus.records import hash64
+from riboray.corpus.records import hash64, is_validation
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.masking import sequence_keys
@@ -21,7 +21,6 @@ from riboray.pretraining.streams import (
     PairBatch,
     StreamSpec,
     find_windows,
-    is_validation,
     mlm_batch,
     pair_batch,
 )

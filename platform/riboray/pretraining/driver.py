@@ -24,7 +24,7 @@ from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
-from riboray.manifest import Manifest, atomic_path, read_manifest, write_json
+from riboray.manifest import Manifest, atomic_path, exclusive, read_manifest, write_json
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
 from riboray.pretraining.report import (
@@ -40,7 +40,6 @@ from riboray.pretraining.rundir import (
     check_ownership,
     finished_summary,
     limits_of,
-    lock,
 )
 from riboray.rayenv import prepare_ray
 
@@ -97,7 +96,7 @@ def pretrain(config: PretrainConfig) -> Record:
         say("  warning     --storage is relative: it lies in the job's temporary copy of the code")
     is_new = not run.path.exists() or not any(run.path.iterdir())
     run.path.mkdir(parents=True, exist_ok=True)
-    with lock(run):
+    with exclusive(run.path, "another process is training in it"):
         check_ownership(config, run)
         try:
             corpus = _claim(config, run)
@@ -125,8 +124,6 @@ def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
     known = json.loads(run.marker.read_text("utf-8")) if run.marker.is_file() else {}
     if not known:
         write_json(run.marker, mark)
-    for left_over in run.path.glob(".corpus.*"):
-        shutil.rmtree(left_over, ignore_errors=True)
     corpus, manifest = _corpus_of(config, run)
     if known.get("corpus", manifest.fingerprint) != manifest.fingerprint:
         raise OutputError(run.path, "its inputs have changed since it began; use a new --run-name")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ __all__ = [
     "check_ownership",
     "finished_summary",
     "limits_of",
-    "lock",
 ]
 
 Record = dict[str, Any]
@@ -112,16 +108,3 @@ def finished_summary(config: PretrainConfig, run: RunDirectory) -> Record | None
         return None
     summary: Record = json.loads(run.summary.read_text("utf-8"))
     return summary if summary.get("limits") == limits_of(config) else None
-
-
-@contextmanager
-def lock(run: RunDirectory) -> Iterator[None]:
-    """Keep other processes out of the run directory; the lock dies with the process."""
-    with (run.path / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(run.path, "another process is training in it") from error
-        except OSError as error:
-            raise OutputError(run.path, f"cannot be locked ({error.strerror})") from error
-        yield

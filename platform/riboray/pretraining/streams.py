@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from riboray.alignment import aligned_columns
 from riboray.alphabet import encode
 from riboray.batching import plan_batches
+from riboray.corpus.records import is_validation
 from riboray.model.config import RnaBertConfig
 from riboray.pretraining.masking import MaskingRule, mask_batch, sequence_keys
 
@@ -142,11 +143,6 @@ def read_visit(spec: StreamSpec, visit: int) -> list[MlmBatch] | list[PairBatch]
     if spec.objective == "mlm":
         return _mlm_batches(spec, epoch, table, generator)
     return _pair_batches(spec, table, generator)
-
-
-def is_validation(hashes: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Tell which sequences are kept for validation, from their hash alone."""
-    return (hashes % np.uint64(1_000_000)) < np.uint64(round(share * 1_000_000))
 
 
 def _mlm_batches(

@@ -1,0 +1,391 @@
+"""What `corpus-stats` draws: one figure as PNG or SVG, or an HTML page with a figure a panel.
+
+Everything that comes from the data passes `printable` on its way into a figure, and
+`html.escape` on its way into the page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from riboray.corpus.stats import OUTCOMES, Stats, Table, headline, label, printable, share, tables
+from riboray.corpus.structure import SS_CLASSES
+from riboray.manifest import atomic_path
+
+__all__ = ["write_figure"]
+
+Axes = Any
+
+# Okabe & Ito's colours, which the colour-blind tell apart, ink and grey. Each is a class of its own
+# in the page, which has another shade of it for dark mode.
+_INK, _GREY = "#1b1b1f", "#8a8a90"
+_BLUE, _ORANGE, _GREEN, _RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+_VARIABLES = dict(
+    zip(
+        (_INK, _GREY, _BLUE, _ORANGE, _GREEN, _RED),
+        ("ink", "grey", "blue", "orange", "green", "red"),
+        strict=True,
+    )
+)
+
+_OUTCOME_COLOURS = dict(zip(OUTCOMES, (_BLUE, _ORANGE, _RED, _GREEN), strict=True))
+
+_STYLE: Any = {
+    "text.usetex": False,
+    "text.parse_math": False,  # a $ in a name is a dollar sign
+    "svg.hashsalt": "riboray",  # the same corpus gives the same file
+    "svg.fonttype": "path",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GREY,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+}
+
+
+class Panel(NamedTuple):
+    """A part of the figure: its heading, its height in inches and what draws it."""
+
+    heading: str
+    height: float
+    draw: Callable[[Axes], None]
+
+
+def write_figure(stats: Stats, path: Path) -> None:
+    """Draw the statistics.
+
+    Parameters
+    ----------
+    stats : dict
+        From `riboray.corpus.stats.corpus_stats`.
+    path : Path
+        PNG, SVG or HTML, by its ending.
+    """
+    panels = _panels(stats)
+    with _styled(), atomic_path(path) as temporary:
+        if path.suffix == ".html":
+            temporary.write_text(_page(stats, panels), "utf-8")
+        else:
+            _draw_all(stats, panels).savefig(temporary, **_options(path.suffix[1:]))
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A name may be in a script that the font lacks; the tables have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _options(form: str) -> dict[str, Any]:
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else None
+    return {"format": form, "dpi": 150, "metadata": metadata}
+
+
+def _draw_all(stats: Stats, panels: list[Panel]) -> Any:
+    """Put all panels into one figure, two in a row; a last one alone takes the row."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    figure = Figure(figsize=(11, 0.7 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.05))
+    title = f"Corpus {_name(stats)}: {headline(stats)}"
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    grid = figure.add_gridspec(len(rows), 2, height_ratios=heights)
+    for number, row in enumerate(rows):
+        for place, panel in enumerate(row):
+            axes = figure.add_subplot(grid[number, place] if len(row) == 2 else grid[number, :])
+            axes.set_title(panel.heading)
+            panel.draw(axes)
+    if stats["problems"]:
+        text = printable("; ".join(stats["problems"]), 150)
+        figure.supxlabel(f"WARNING: {text}", color=_RED, fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def _name(stats: Stats) -> str:
+    return printable(Path(stats["corpus"]).resolve().name)
+
+
+def _panels(stats: Stats) -> list[Panel]:
+    """Choose the panels for which there is something to draw."""
+    panels: list[Panel] = []
+    histogram = stats["lengths"]["histogram"]
+    if histogram["edges"]:
+        panels.append(Panel("Lengths", 3.0, lambda axes: _draw_lengths(axes, stats)))
+        panels.append(Panel("Composition", 3.0, lambda axes: _draw_composition(axes, stats)))
+    members = stats["members"]
+    for ranking, title in (
+        (stats["rna_types"], "RNA types"),
+        (stats["families"], "Families"),
+        (members["families"], "Families of the seed alignments"),
+    ):
+        if ranking["number"]:
+            panels.append(_ranking_panel(ranking, title))
+    if stats["pairs"]["families"]:
+        panels.append(Panel("Identity of the pairs", 3.0, lambda axes: _draw_identity(axes, stats)))
+    if classes := members["structure_classes"]:
+        entries = [(f"{SS_CLASSES[digit]} ({digit})", n) for digit, n in classes.items()]
+        draw = _bars(entries, _GREEN, of=sum(classes.values()))
+        panels.append(Panel("Structure classes, nucleotides", 3.0, draw))
+    if stats["accounting"]:
+        height = 0.7 + 0.55 * len(stats["accounting"])
+        draw = _accounting(stats["accounting"])
+        panels.append(Panel("What became of the records read", height, draw))
+    return panels
+
+
+def _draw_lengths(axes: Axes, stats: Stats) -> None:
+    lengths = stats["lengths"]
+    edges, train, held = (lengths["histogram"][key] for key in ("edges", "train", "validation"))
+    both = [a + b for a, b in zip(train, held, strict=True)]
+    axes.stairs(both, edges, fill=True, color=_BLUE)
+    if sum(held):
+        axes.stairs(held, edges, fill=True, color=_ORANGE)
+        _legend(axes, [("training", _BLUE), ("validation", _ORANGE)])
+    filled = sorted(n for n in both if n)
+    if filled[-1] > 100 * filled[len(filled) // 2]:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.8)
+    axes.set_xlim(edges[0], edges[-1])
+    _mark(axes, lengths["median"], f"median {lengths['median']:,.0f} nt", (edges[0], edges[-1]))
+    axes.set_xlabel("nt")
+    axes.set_ylabel("sequences")
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.yaxis.set_major_formatter(_thousands)
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value:,.0f}"
+
+
+def _mark(axes: Axes, value: float, text: str, limits: tuple[float, float]) -> None:
+    """Draw a line across and write above it, towards the middle."""
+    axes.axvline(value, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    side = "right" if value > sum(limits) / 2 else "left"
+    where = ("data", "axes fraction")
+    axes.annotate(f" {text} ", (value, 1), xycoords=where, va="bottom", ha=side, fontsize=8)
+
+
+def _legend(axes: Axes, entries: list[tuple[str, str]], *, outside: bool = False) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in entries]
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.01, 0.02), "ncols": 4} if outside else {}
+    axes.legend(handles=handles, frameon=False, fontsize=8, handlelength=1, **place)
+
+
+def _draw_composition(axes: Axes, stats: Stats) -> None:
+    composition = stats["composition"]
+    letters = composition["letters"]
+    total = sum(letters.values())
+    shown = {letter: letters[letter] for letter in "ACGU"}
+    if rest := total - sum(shown.values()):
+        shown["ambiguous"] = rest
+    names = list(shown)
+    colours = [_BLUE] * 4 + [_ORANGE]
+    shares = [100 * n / total for n in shown.values()]
+    axes.bar(names, shares, color=colours[: len(names)], width=0.7)
+    for place, (height, n) in enumerate(zip(shares, shown.values(), strict=True)):
+        axes.annotate(
+            share(n, total),
+            (place, height),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set_ylabel("% of nucleotides")
+    gc = composition["gc_share"]
+    with_codes = share(composition["with_ambiguity"], sum(stats["sequences"].values()))
+    axes.set_title(
+        f"Composition: {100 * (gc or 0):.1f} % G or C, {with_codes} of sequences ambiguous"
+    )
+
+
+def _ranking_panel(ranking: Stats, title: str) -> Panel:
+    entries = [(label(entry, 36), entry["sequences"]) for entry in ranking["top"]]
+    left = ranking["number"] - len(entries)
+    heading = f"{title}: {ranking['number']:,}" + (f", the largest {len(entries)}" * bool(left))
+    if ranking["without"]:
+        heading += f"; {ranking['without']:,} sequences have none"
+    return Panel(heading, max(1.5, 0.7 + 0.19 * len(entries)), _bars(entries, _BLUE))
+
+
+def _bars(entries: list[tuple[str, int]], colour: str, of: int = 0) -> Callable[[Axes], None]:
+    """Draw labelled bars from the top; with ``of``, their numbers are shares of it."""
+
+    def draw(axes: Axes) -> None:
+        places, numbers = range(len(entries)), [number for _, number in entries]
+        axes.barh(places, numbers, color=colour, height=0.7)
+        axes.set_yticks(places, [name for name, _ in entries])
+        axes.invert_yaxis()
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        for place, number in zip(places, numbers, strict=True):
+            text = f" {share(number, of)}" if of else f" {number:,}"
+            axes.annotate(text, (number, place), va="center", fontsize=8)
+        axes.margins(x=0.12, y=0.01)
+
+    return draw
+
+
+def _draw_identity(axes: Axes, stats: Stats) -> None:
+    identity = stats["pairs"]["identity"]
+    histogram = identity["histogram"]
+    edges = [100 * edge for edge in histogram["edges"]]
+    axes.stairs(histogram["counts"], edges, fill=True, color=_GREEN)
+    _mark(axes, 100 * identity["mean"], f"mean {100 * identity['mean']:.0f} %", (0, 100))
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("identical columns, % of those without a gap")
+    axes.set_ylabel("pairs")
+    axes.yaxis.set_major_formatter(_thousands)
+
+
+def _accounting(books: dict[str, dict[str, int]]) -> Callable[[Axes], None]:
+    """Draw what became of each kind of record as parts of one bar, with the sum in words."""
+    used = [o for o in OUTCOMES if any(account[o] for account in books.values())]
+
+    def draw(axes: Axes) -> None:
+        for place, (kind, account) in enumerate(books.items()):
+            whole, start = max(sum(account[o] for o in OUTCOMES), 1), 0.0
+            for outcome in used:
+                part = account[outcome] / whole
+                axes.barh(place, part, left=start, height=0.35, color=_OUTCOME_COLOURS[outcome])
+                start += part
+            parts = " + ".join(f"{account[o]:,} {o}" for o in used)
+            text = f"{kind}: {account['read']:,} read = {parts}"
+            axes.annotate(text, (0, place - 0.26), va="bottom", fontsize=8.5)
+        axes.set_ylim(len(books) - 0.6, -0.75)
+        axes.set_xlim(0, 1)
+        axes.set_axis_off()
+        _legend(axes, [(o, _OUTCOME_COLOURS[o]) for o in used], outside=True)
+
+    return draw
+
+
+_CSS = """
+:root { color-scheme: light dark; --ink: #1b1b1f; --page: #fcfcfd; --card: #fff; --line: #dcdce2;
+  --grey: #6c6c74; --blue: #0072b2; --orange: #e69f00; --green: #009e73; --red: #d55e00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6ea; --page: #131316; --card: #1c1c21;
+  --line: #36363e; --grey: #a0a0a8; --blue: #56b4e9; --orange: #f0b429; --green: #2cc295;
+  --red: #ff8a3d; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; }
+.lead, footer { color: var(--grey); }
+.warning { border-left: 4px solid var(--red); padding: .4rem .8rem; background: var(--card); }
+.figures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+.tables { columns: 26rem; column-gap: 1rem; }
+figure, .table { margin: 0; padding: .8rem; border: 1px solid var(--line); border-radius: 6px;
+  background: var(--card); }
+.table { break-inside: avoid; margin-bottom: 1rem; overflow-x: auto; }
+svg { display: block; width: 100%; height: auto; color: var(--ink); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+th, td { text-align: left; padding: .15rem .4rem .15rem 0; border-top: 1px solid var(--line);
+  vertical-align: top; }
+th { font-weight: 400; color: var(--grey); }
+.number { text-align: right; overflow-wrap: normal; white-space: nowrap; }
+"""
+
+
+#: Styles only, and those of the page itself: no script, no image, no font, no form.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def _page(stats: Stats, panels: list[Panel]) -> str:
+    """Write the page; nothing in it runs or is fetched."""
+    name = escape(_name(stats))
+    origin = "{corpus}, fingerprint {fingerprint}, made by riboray {riboray_version}".format(**stats)
+    figures = "\n".join(_inline_figure(panel) for panel in panels)
+    warnings = "".join(
+        f'<p class="warning">Warning: {escape(printable(p, 300))}</p>\n' for p in stats["problems"]
+    )
+    parts = [_html_table(table) for table in tables(stats)]
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>Corpus {name}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<header>
+<h1>Corpus {name}</h1>
+<p class="lead">{escape(headline(stats))}</p>
+{warnings}</header>
+<main>
+<section class="figures" aria-label="Figures">
+{figures}
+</section>
+<h2>Tables</h2>
+<section class="tables" aria-label="Tables">
+{chr(10).join(parts)}
+</section>
+</main>
+<footer>{escape(printable(origin, 400))}</footer>
+</body>
+</html>
+"""
+
+
+def _inline_figure(panel: Panel) -> str:
+    """Draw one panel as SVG that takes its colours from the page."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, panel.height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(panel.heading)
+    panel.draw(axes)
+    text = io.StringIO()
+    figure.savefig(text, transparent=True, **_options("svg"))
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Comments repeat the texts, the metadata names a vocabulary, the style sheet is for all "*".
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    name = escape(axes.get_title(loc="left"))
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    return f"<figure>{svg}</figure>"
+
+
+def _html_table(table: Table) -> str:
+    """Write one table; columns after the texts are numbers."""
+
+    def row(cells: tuple[str, ...], tag: str) -> str:
+        texts = table.texts
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{'' if i < texts else ' class=number'}>{escape(cell)}</{tag}>"
+                for i, cell in enumerate(cells)
+            )
+            + "</tr>"
+        )
+
+    head = f"<thead>{row(table.columns, 'th')}</thead>" if any(table.columns) else ""
+    body = "\n".join(row(cells, "td") for cells in table.rows)
+    return (
+        f'<div class="table"><table><caption>{escape(table.heading)}</caption>\n{head}'
+        f"<tbody>{body}</tbody></table></div>"
+    )

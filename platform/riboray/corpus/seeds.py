@@ -1,0 +1,176 @@
+"""The step of ingesting that reads seed alignments: families, and their sequences as a part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from riboray.corpus.buckets import read_buckets, read_note, write_buckets, write_note
+from riboray.corpus.families import Families, PairRules, choose_held_out
+from riboray.corpus.parts import DATA, EXCLUDE, HELD_OUT, MEMBER, Plan, Report, put_block
+from riboray.corpus.records import MEMBER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA, hash64
+from riboray.corpus.screening import Block
+from riboray.corpus.shards import cut_evenly, row_group_size, write_table
+from riboray.corpus.stockholm import read_stockholm
+from riboray.corpus.strings import Strings
+from riboray.errors import ConfigError
+from riboray.manifest import FileEntry
+
+__all__ = ["SeedTask", "make_seeds", "write_seed_tables"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedTask:
+    """What to read, and how.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Stockholm files; a file's place among them is its source.
+    into_corpus : bool
+        Whether the sequences are the corpus, or only to compare it with.
+    held_out_share, held_out : float, tuple of str
+        Families set apart for validation: a share by hash, or those named.
+    """
+
+    plan: Plan
+    paths: tuple[str, ...]
+    into_corpus: bool
+    per_family: int
+    min_identity: float
+    max_identity: float
+    seed: int
+    held_out_share: float = 0.0
+    held_out: tuple[str, ...] = ()
+
+
+def make_seeds(task: SeedTask) -> dict[str, Any]:
+    """Read seed alignments; write pairs, members and sequences to the work directory.
+
+    Raises
+    ------
+    StockholmError
+        If a file is not what it should be.
+    ConfigError
+        If a family to set apart has no usable pair, or none is left.
+    """
+    work = task.plan.work
+    note_path = work / "seeds.arrow"
+    if (done := read_note(note_path)) is not None:
+        return done
+    rules = PairRules(
+        per_family=task.per_family,
+        min_identity=task.min_identity,
+        max_identity=task.max_identity,
+        seed=task.seed,
+    )
+    families = Families(task.plan.rules, rules)
+    for path in task.paths:
+        for family in read_stockholm(path):
+            families.add(path, family)
+    held_out = _held_out(task, families)
+    _write_pairs(work, families, held_out)
+    members = pa.concat_tables([MEMBER_SCHEMA.empty_table(), *families.members])
+    write_buckets(work / "seeds-members.arrow", members, np.zeros(len(members), np.int64), 1)
+    rejects = pa.Table.from_pylist([asdict(reject) for reject in families.rejects], REJECT_SCHEMA)
+    write_buckets(work / "seeds-left.arrow", rejects, np.zeros(len(rejects), np.int64), 1)
+    reasons = Counter(r.reason for r in families.rejects if r.outcome != "duplicate")
+    counts = Counter({f"{k}_{o}": 0 for k in ("families", "rows") for o in ("read", "kept")})
+    counts.update(families.counts)
+    note: dict[str, Any] = {
+        "counts": dict(counts),
+        "held_out": held_out,
+        "warnings": families.warnings,
+        "reports": _write_sequences(task, families, set(held_out)),
+        "commonest": f"; most common reason: {reasons.most_common(1)[0][0]}" if reasons else "",
+    }
+    write_note(note_path, note)
+    return note
+
+
+def _held_out(task: SeedTask, families: Families) -> list[str]:
+    usable = families.usable
+    if not task.held_out:
+        return choose_held_out(usable, task.held_out_share, task.seed) if usable else []
+    names = {name: family for _, _, family, name, _, _, _ in families.sequences}
+    chosen = {name: names.get(name, name) for name in task.held_out}
+    unknown = sorted(name for name, family in chosen.items() if family not in usable)
+    if unknown:
+        listed = ", ".join(unknown)
+        raise ConfigError(f"validation families without a usable pair in the alignments: {listed}")
+    if len(set(chosen.values())) == len(usable):
+        raise ConfigError("every family is set apart for validation: none is left to train on")
+    return sorted(set(chosen.values()))
+
+
+def _write_pairs(work: Path, families: Families, held_out: list[str]) -> None:
+    """Write pairs in the order of their hash: the first are a random sample."""
+    pairs = pa.concat_tables([PAIR_SCHEMA.empty_table(), *families.pairs])
+    keys = zip(*(pairs[name].to_pylist() for name in ("family", "id_a", "id_b")), strict=True)
+    hashes = np.array([hash64("\t".join(key)) for key in keys], dtype=np.uint64)
+    pairs = pairs.take(pa.array(np.argsort(hashes, kind="stable")))
+    apart = np.array([family in set(held_out) for family in pairs["family"].to_pylist()])
+    write_buckets(work / "seeds-pairs.arrow", pairs, apart.astype(np.int64), 2)
+
+
+def _write_sequences(task: SeedTask, families: Families, held_out: set[str]) -> list[Report]:
+    """Hand the rows' sequences to the partitions: as records, as members, or to be left out."""
+    reports = []
+    excluded = set(task.plan.rules.excluded_families)
+    excluded |= {family for _, _, family, _, _, _, out in families.sequences if out}
+    for source, path in enumerate(task.paths):
+        rows = [row for row in families.sequences if row[0] == path]
+        out = [row for row in rows if row[6]]
+        if out:
+            block = _block(out)
+            reports.append(put_block(task.plan, source, 0, block, EXCLUDE, numbered=True))
+        rows = rows if task.into_corpus else [row for row in rows if not row[6]]
+        base = MEMBER | (DATA if task.into_corpus else 0)
+        roles = [base | (HELD_OUT if row[2] in held_out else 0) for row in rows]
+        if rows:
+            role = np.array(roles, dtype=np.uint8)
+            # A family that is excluded by its name is known here by its accession.
+            plan = _with_excluded(task.plan, excluded)
+            reports.append(put_block(plan, source, 1, _block(rows), role, numbered=True))
+    return reports
+
+
+def _with_excluded(plan: Plan, families: set[str]) -> Plan:
+    return replace(plan, rules=replace(plan.rules, excluded_families=tuple(sorted(families))))
+
+
+def _block(rows: list[tuple[str, int, str, str, str, str, bool]]) -> Block:
+    count = len(rows)
+    return Block(
+        ids=Strings.of(f"{family}/{name}" for _, _, family, _, name, _, _ in rows),
+        descriptions=Strings.of(name for _, _, _, name, _, _, _ in rows),
+        sequences=Strings.of(text for _, _, _, _, _, text, _ in rows),
+        records=np.array([number for _, number, *_ in rows], dtype=np.int64),
+        undecodable=np.zeros(count, np.bool_),
+        taxids=np.full(count, -1, np.int32),
+        rna_types=pa.nulls(count, pa.string()),
+        families=pa.array([family for _, _, family, *_ in rows], pa.string()),
+    )
+
+
+def write_seed_tables(output: Path, work: Path, size: int) -> list[FileEntry]:
+    """Write the shards of pairs and members."""
+    files = []
+    tables = [
+        ("pairs", PAIR_SCHEMA, "seeds-pairs.arrow", 0),
+        ("validation_pairs", PAIR_SCHEMA, "seeds-pairs.arrow", 1),
+        ("members", MEMBER_SCHEMA, "seeds-members.arrow", 0),
+    ]
+    for stem, schema, name, bucket in tables:
+        table = pa.Table.from_batches(read_buckets([work / name], bucket), schema)
+        group = row_group_size(len(table))
+        for number, (first, last) in enumerate(cut_evenly(len(table), size)):
+            path = output / f"{stem}-{number:05d}.parquet"
+            part = table.slice(first, last - first)
+            files.append(write_table(path, part, group))
+    return files
