@@ -55,10 +55,9 @@ def write_buckets(
     note : dict, optional
         Anything JSON can hold; `read_note` returns it.
     """
-    order = np.argsort(bucket, kind="stable")
     borders = np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=buckets))])
-    if buckets > 1:
-        table = table.take(pa.array(order))
+    if (bucket[1:] < bucket[:-1]).any():
+        table = table.take(pa.array(np.argsort(bucket, kind="stable")))
     (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
     schema = table.schema.with_metadata({_NOTE: json.dumps(note or {}).encode()})
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

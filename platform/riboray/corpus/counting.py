@@ -81,7 +81,7 @@ def count_files(directory: Path, rows: dict[str, int], top: int) -> dict[str, An
     sequences, pairs, members = counters = (_Sequences(), _Pairs(), _Members())
     of_kind: dict[str, _Sequences | _Pairs | _Members] = {c.kind: c for c in counters}
     chosen = [name for name in rows if split_of(name)[1] in of_kind]
-    total, done = sum(rows[name] for name in chosen), 0
+    total, done = max(sum(rows[name] for name in chosen), 1), 0
     progress = Progress("counting")
     try:
         for name in chosen:
@@ -95,6 +95,7 @@ def count_files(directory: Path, rows: dict[str, int], top: int) -> dict[str, An
         progress.close()
     return {
         **sequences.summary(top, members.names),
+        "problems": [*sequences.problems(), *pairs.problems()],
         "pairs": pairs.summary(),
         "members": members.summary(top),
     }
@@ -213,10 +214,11 @@ def _spread(counts: Counter[int]) -> dict[str, float | None]:
     low, high = (
         values[np.searchsorted(ranks, f(places), side="right")] for f in (np.floor, np.ceil)
     )
-    cuts = low + (high - low) * (places - np.floor(places))
+    exact = (low + (high - low) * (places - np.floor(places))).tolist()
+    cuts = [int(cut) if cut.is_integer() else cut for cut in exact]
     mean = sum(value * number for value, number in counts.items()) / counts.total()
     names = ("min", "q1", "median", "q3", "max")
-    return {**dict(zip(names, cuts.tolist(), strict=True)), "mean": mean}
+    return {**dict(zip(names, cuts, strict=True)), "mean": mean}
 
 
 def _ranking(column: _Labels, top: int, titles: dict[str, str]) -> dict[str, Any]:
@@ -276,14 +278,18 @@ class _Sequences:
             present = name in batch.schema.names
             labels.add(batch.column(name) if present else pa.nulls(len(batch)))
 
+    def problems(self) -> list[str]:
+        known = [ord(letter) for letter in IUPAC_NUCLEOTIDES]
+        strange = int(self.letters.sum() - self.letters[known].sum())
+        return [f"{strange:,} letters are no nucleotides"] if strange else []
+
     def summary(self, top: int, titles: dict[str, str]) -> dict[str, Any]:
         every = {letter: int(self.letters[ord(letter)]) for letter in IUPAC_NUCLEOTIDES}
         counts = {letter: n for letter, n in every.items() if n or letter in "ACGU"}
-        strange = int(self.letters.sum()) - sum(counts.values())
         definite = sum(counts[letter] for letter in "ACGU")
         lengths = {s: Counter(labels.counts()[0]) for s, labels in self.lengths.items()}
         nucleotides = {s: sum(k * n for k, n in c.items()) for s, c in lengths.items()}
-        rna_types, families, taxa = (_ranking(c, top, titles) for c in self.labels.values())
+        rna_types, families, taxa = (self.labels[name] for name in self.extra)
         return {
             "sequences": {split: c.total() for split, c in lengths.items()},
             "nucleotides": nucleotides,
@@ -293,10 +299,9 @@ class _Sequences:
                 "gc_share": (counts["G"] + counts["C"]) / definite if definite else None,
                 "with_ambiguity": self.ambiguous,
             },
-            "rna_types": rna_types,
-            "families": families,
-            "taxa": taxa,
-            "problems": [f"{strange:,} letters are no nucleotides"] if strange else [],
+            "rna_types": _ranking(rna_types, top, {}),
+            "families": _ranking(families, top, titles),
+            "taxa": _ranking(taxa, top, {}),
         }
 
 
@@ -311,13 +316,13 @@ class _Pairs:
         self.pairs = dict.fromkeys(SPLITS, 0)
         self.families = _Labels()
         self.bins = np.zeros(_IDENTITY_BINS, dtype=np.int64)
-        self.low, self.high, self.total = 1.0, 0.0, 0.0
+        self.measured, self.low, self.high, self.total = 0, 1.0, 0.0, 0.0
 
     def add(self, batch: pa.RecordBatch, split: str) -> None:
         identity = batch.column("identity").to_numpy(zero_copy_only=False).astype(np.float64)
-        if not ((identity >= 0) & (identity <= 1)).all():
-            raise CorpusError("pairs", "an identity is not between 0 and 1")
+        identity = identity[(identity >= 0) & (identity <= 1)]
         self.pairs[split] += len(batch)
+        self.measured += len(identity)
         self.families.add(batch.column("family"))
         places = np.minimum((identity * _IDENTITY_BINS).astype(np.int64), _IDENTITY_BINS - 1)
         self.bins += np.bincount(places, minlength=_IDENTITY_BINS)
@@ -325,19 +330,19 @@ class _Pairs:
         self.high = max(self.high, float(identity.max(initial=0)))
         self.total += float(identity.sum())
 
+    def problems(self) -> list[str]:
+        strange = sum(self.pairs.values()) - self.measured
+        return [f"{strange:,} pairs have no identity between 0 and 1"] if strange else []
+
     def summary(self) -> dict[str, Any]:
-        number = sum(self.pairs.values())
+        measures = {"min": self.low, "mean": self.total / max(self.measured, 1), "max": self.high}
+        edges = [i / _IDENTITY_BINS for i in range(_IDENTITY_BINS + 1)]
         return {
             **self.pairs,
             "families": len(self.families.counts()[0]),
             "identity": {
-                "min": self.low if number else None,
-                "mean": self.total / number if number else None,
-                "max": self.high if number else None,
-                "histogram": {
-                    "edges": [i / _IDENTITY_BINS for i in range(_IDENTITY_BINS + 1)],
-                    "counts": self.bins.tolist(),
-                },
+                **(measures if self.measured else dict.fromkeys(measures)),
+                "histogram": {"edges": edges, "counts": self.bins.tolist()},
             },
         }
 

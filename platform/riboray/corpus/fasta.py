@@ -295,11 +295,12 @@ def parse_fasta(path: str | Path, text: bytes, records_before: int = 0) -> Fasta
         reason = "NUL byte: the file is damaged or binary"
         raise FastaError(path, reason, _record_at(text, position, records_before))
     returns = text.count(b"\r")
-    if returns != text.count(b"\r\n") and (position := _lone_return(text)) >= 0:
+    mixed = returns and returns != text.count(b"\r\n")
+    if mixed and (position := _lone_return(text)) >= 0:
         reason = "lines end with carriage returns alone (old Mac); convert them to line feeds"
         raise FastaError(path, reason, _record_at(text, position, records_before))
     body = np.frombuffer(text, dtype=np.uint8)
-    count = text.count(b"\n>") + text.startswith(b">")
+    count = int(_count_headers(body))
     spans = np.zeros((count, 4), dtype=np.int64)
     offsets = np.zeros(count + 1, dtype=np.int64)
     data = np.empty(len(body), dtype=np.uint8)
@@ -333,6 +334,15 @@ def _lone_return(text: bytes) -> int:
             return position
         position = text.find(b"\r", end)
     return -1
+
+
+@njit(nogil=True, cache=True)
+def _count_headers(text: NDArray[np.uint8]) -> int:
+    """Count lines that start with ``>``; several times faster than ``bytes.count``."""
+    count = int(len(text) > 0 and text[0] == 62)
+    for i in range(1, len(text)):
+        count += (text[i] == 62) & (text[i - 1] == 10)
+    return count
 
 
 @njit(nogil=True, cache=True)

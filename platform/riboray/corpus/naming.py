@@ -86,7 +86,7 @@ def make_names(task: IdBucket) -> dict[str, Any]:
         table = pa.Table.from_batches(batches)
         hashes = table["hash"].to_numpy()
         taken = np.sort(hashes)
-        repeated = np.unique(taken[1:][taken[1:] == taken[:-1]])
+        repeated = taken[1:][taken[1:] == taken[:-1]]
         if len(repeated):
             rows = np.flatnonzero(np.isin(hashes, repeated))
             groups = _groups(task, table, rows)

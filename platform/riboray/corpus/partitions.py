@@ -126,8 +126,10 @@ def make_partition(task: Partition) -> dict[str, Any]:
     rank[np.argsort(held_out, kind="stable")] = np.arange(len(kept))
     row_of_group = np.full(len(groups.starts), -1, dtype=np.int64)
     row_of_group[kept_groups] = rank
-    repeats = np.setdiff1d(np.flatnonzero(data & ~excluded[groups.of_row]), first[kept_groups])
-    out = np.flatnonzero(data & excluded[groups.of_row])
+    is_out = data & excluded[groups.of_row]
+    is_repeat = data & ~is_out
+    is_repeat[first[kept_groups]] = False
+    repeats, out = np.flatnonzero(is_repeat), np.flatnonzero(is_out)
     left.append(_left_rows(table, groups.order[out], "filtered", "same sequence as one excluded"))
     counts.update(_count(table, kept, "kept"))
     counts.update(_count(table, groups.order[repeats], "duplicates"))

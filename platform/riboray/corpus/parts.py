@@ -31,10 +31,10 @@ from riboray.corpus.screening import (
     Pieces,
     Rules,
     cut_long,
-    hash_sequences,
     normalised,
     screen,
 )
+from riboray.corpus.sha256 import sha256_64
 from riboray.corpus.strings import Strings
 from riboray.errors import FastaError
 
@@ -272,7 +272,7 @@ def _rows(
         texts = sequences.slices(rows, pieces.starts, pieces.stops)
         ids = _piece_ids(block.ids.take(rows), sequences.lengths[rows], pieces)
         descriptions = block.descriptions.take(rows)
-    hashes = hash_sequences(texts)
+    hashes = sha256_64(texts)
     index = pa.array(rows)
     columns = {
         "hash": hashes,

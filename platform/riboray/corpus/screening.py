@@ -6,7 +6,6 @@ for the words.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -22,7 +21,7 @@ from riboray.batching import window_starts
 from riboray.corpus.records import why_rejected
 from riboray.corpus.strings import Strings
 
-__all__ = ["Block", "LeftOut", "OnLong", "Pieces", "Rules", "cut_long", "hash_sequences", "screen"]
+__all__ = ["Block", "LeftOut", "OnLong", "Pieces", "Rules", "cut_long", "screen"]
 
 OnLong = Literal["reject", "window", "truncate"]
 Ambiguity = Literal["keep", "reject"]
@@ -274,12 +273,3 @@ def _altered(length: int, stretches: list[tuple[int, int]], rules: Rules) -> tup
         return "truncated", f"{length} nt; {first + 1} to {last} kept"
     count = len(stretches)
     return "windowed", f"{length} nt, cut into {count} windows of {rules.max_length}"
-
-
-def hash_sequences(sequences: Strings) -> NDArray[np.uint64]:
-    """Hash every sequence as `records.hash64` does; shape (n,)."""
-    sha256, view = hashlib.sha256, memoryview(sequences.data)
-    bounds = sequences.offsets.tolist()
-    spans = zip(bounds[:-1], bounds[1:], strict=True)
-    digests = b"".join([sha256(view[start:stop]).digest()[:8] for start, stop in spans])
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

@@ -142,7 +142,12 @@ def write_tables(
     rows = 0
     with atomic_path(path) as temporary:
         with pq.ParquetWriter(
-            temporary, schema, compression="zstd", use_dictionary=_dictionaries(schema)
+            temporary,
+            schema,
+            compression="zstd",
+            use_dictionary=_dictionaries(schema),
+            # Of texts in the order of a hash, the least and the greatest tell nothing.
+            write_statistics=[f.name for f in schema if not pa.types.is_string(f.type)],
         ) as writer:
             for table in tables:
                 whole = table.cast(schema).combine_chunks()
