@@ -14,7 +14,7 @@ from riboray import __version__
 
 __all__ = ["InfoConfig", "info"]
 
-_PACKAGES = ("torch", "ray", "numpy", "pyarrow", "numba", "pyfastx", "safetensors", "biopython")
+_PACKAGES = ("torch", "ray", "numpy", "pyarrow", "numba", "safetensors", "biopython")
 
 
 @dataclass(frozen=True, kw_only=True)

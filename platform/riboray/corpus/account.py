@@ -193,8 +193,8 @@ def write_left_out(
                 columns = {name: batch[name] for name in ("id", "outcome", "reason")}
                 yield pa.table({"file": files, "record": records, **columns}, schema=schema)
         for place, record, name, *_ in banned:
-            file, number = origins.find(place, record)
-            row = [[file], [number], [name], ["rejected"], ["id of another sequence"]]
+            source, number = origins.find(place, record)
+            row = [[source], [number], [name], ["rejected"], ["id of another sequence"]]
             yield pa.table(row, schema=schema)
 
     return write_tables(path, in_groups(tables(), schema, _ROWS), schema)

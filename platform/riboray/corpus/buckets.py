@@ -1,8 +1,8 @@
 """Tables on disk that are cut into buckets: what one step of ingesting hands to the next.
 
-A file holds one record batch a bucket, in order, so that a reader takes its bucket of many files and
-nothing else. Files of work in progress are whole or absent, but not forced to disk: a machine that
-goes down takes them along (see `ingestion`).
+A file holds one record batch a bucket, in order, so that a reader takes its bucket of many files
+and nothing else. Files of work in progress are whole or absent, but not forced to disk: a machine
+that goes down takes them along (see `ingestion`).
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ class IngestConfig:
     POSITIONAL = "corpus"
 
     corpus: list[str] = field(default_factory=list)
-    """Sequences: FASTA files (plain or gzip), Parquet files, folders, patterns such as 'dir/*.fa.gz'
-    and URLs (s3://, gs://, https://). Without any, the sequences of the alignments are used."""
+    """Sequences: FASTA files (plain or gzip), Parquet files, folders, patterns such as
+    'dir/*.fa.gz' and URLs (s3://, gs://, https://). Without any, the sequences of the alignments
+    are used."""
     alignments: list[str] = field(default_factory=list)
     """Stockholm files, plain or gzip, such as Rfam.seed.gz: families for structural alignment
     learning."""
@@ -39,8 +40,8 @@ class IngestConfig:
     """Columns of Parquet files."""
 
     id_mapping: str | None = None
-    """RNAcentral's id_mapping.tsv.gz: gives taxids and RNA types to records with RNAcentral ids, and
-    lets them be filtered."""
+    """RNAcentral's id_mapping.tsv.gz: gives taxids and RNA types to records with RNAcentral ids,
+    and lets them be filtered."""
     taxid: list[int] = field(default_factory=list)
     """Keep sequences of these NCBI taxonomy ids only, for example 9606. Needs ids such as
     URS…_9606, a Parquet column, or --id-mapping."""
@@ -74,8 +75,8 @@ class IngestConfig:
     """Share set apart for validation, in files of their own. 0: pre-training sets some apart
     itself."""
     split_by: Literal["sequence", "family"] = "sequence"
-    """What is set apart: sequences, by their hash, or families of the alignments, with every sequence
-    identical to a member."""
+    """What is set apart: sequences, by their hash, or families of the alignments, with every
+    sequence identical to a member."""
     validation_families: list[str] = field(default_factory=list)
     """Families to set apart with --split-by family, by accession or name, instead of a share chosen
     by hash."""

@@ -2,8 +2,9 @@
 
 The steps: `parts` (screen, hash, deal to partitions), `mapping` (join taxids and RNA types),
 `partitions` (filter, deduplicate), `naming` (unique ids), `shards` (what users see). What one step
-hands to the next lies in ``work/`` below the output and is whole or absent, so a run that was killed
-goes on with what is there. Nothing depends on how many processes do the work or in which order.
+hands to the next lies in ``work/`` below the output and is whole or absent, so a run that was
+killed goes on with what is there. Nothing depends on how many processes do the work or in which
+order.
 
 ``work/`` is not forced to disk: it would cost more than it saves. A machine that goes down loses
 it, and the next run, which sees another boot, begins again.

@@ -20,7 +20,7 @@ __all__ = ["FASTA_SUFFIXES", "InputFile", "find_inputs", "identify"]
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".ffn", ".frn", ".fas", ".fsa")
 """Endings by which FASTA files are found in a folder, each also with ``.gz`` or ``.bgz``."""
 
-_WANTED = tuple(f"{s}{z}" for s in FASTA_SUFFIXES for z in ("", ".gz", ".bgz")) + (".parquet",)
+_WANTED = (*(f"{s}{z}" for s in FASTA_SUFFIXES for z in ("", ".gz", ".bgz")), ".parquet")
 
 #: A file up to this size is known by its whole content, a larger one by size, time and its ends.
 _HASHED_BYTES = 256 << 20
@@ -87,12 +87,19 @@ def _expand(path: str) -> list[str]:
     if local.is_dir():
         return _below(local)
     if glob.has_magic(path) and not local.exists():
-        matches = sorted(glob.glob(str(local), recursive=True))
-        files = [name for name in matches if not Path(name).is_dir()]
+        folder, pattern = _split_pattern(str(local))
+        matches = sorted(Path(folder).glob(pattern))
+        files = [str(match) for match in matches if not match.is_dir()]
         if not files:
             raise FastaError(path, "no file matches")
         return files
     return [str(local)]
+
+
+def _split_pattern(path: str) -> tuple[str, str]:
+    """Split a path into the folder before the first wildcard and the pattern, or nothing."""
+    first = re.search(r"[^/]*[*?\[]", path)
+    return (path[: first.start()], path[first.start() :]) if first else (path, "")
 
 
 def _below(folder: Path) -> list[str]:
@@ -119,8 +126,7 @@ def _expand_remote(url: str) -> list[str]:
     bare, _, query = url.partition("?") if url.startswith(("s3://", "gs://")) else (url, "", "")
     if url.startswith(("http://", "https://")):
         return [url]  # nothing can be listed over HTTP
-    first = re.search(r"[^/]*[*?\[]", bare)
-    folder = bare[: first.start()] if first else bare
+    folder, pattern = _split_pattern(bare)
     suffix = f"?{query}" if query else ""
     system, name = file_system(folder.rstrip("/") + suffix)
     try:
@@ -130,8 +136,7 @@ def _expand_remote(url: str) -> list[str]:
     except OSError as error:
         raise FastaError(url, f"cannot be read ({first_line(error)})") from error
     files = [e.path.removeprefix(name).lstrip("/") for e in entries if e.type == fs.FileType.File]
-    if first:
-        pattern = bare.removeprefix(folder)
+    if pattern:
         # As for local files, a star does not reach into folders unless it is doubled.
         depth = None if "**" in pattern else pattern.count("/")
         wanted = [f for f in files if fnmatch.fnmatchcase(f, pattern)]
@@ -139,7 +144,7 @@ def _expand_remote(url: str) -> list[str]:
     else:
         wanted = [f for f in files if f.lower().endswith(_WANTED)]
     if not wanted:
-        raise FastaError(url, "no file matches" if first else "no FASTA or Parquet file below")
+        raise FastaError(url, "no file matches" if pattern else "no FASTA or Parquet file below")
     return [f"{folder.rstrip('/')}/{f}{suffix}" for f in sorted(wanted)]
 
 

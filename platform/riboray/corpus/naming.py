@@ -109,7 +109,7 @@ def make_names(task: IdBucket) -> dict[str, Any]:
 
 
 _Row = tuple[int, int, str, int, int, int]
-"""Place, record, id, partition, row and piece of a kept sequence; sorts in the order of the input."""
+"""Place, record, id, partition, row and piece of a kept sequence; sorts as the input does."""
 
 
 def _groups(task: IdBucket, table: pa.Table, rows: NDArray[np.int64]) -> list[list[_Row]]:
@@ -126,7 +126,7 @@ def _groups(task: IdBucket, table: pa.Table, rows: NDArray[np.int64]) -> list[li
 
 
 def _suffixed(groups: list[list[_Row]], taken: NDArray[np.uint64]) -> list[tuple[int, int, str]]:
-    """Give the second, third, … sequence of an id the first free of id.2, id.3, …"""
+    """Give the second, third, … sequence of an id the first free of id.2, id.3 and so on."""
     given: set[str] = set()
     names = []
     for group in sorted(groups):

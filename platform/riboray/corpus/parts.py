@@ -122,7 +122,7 @@ class Source:
 
 
 def place_of(source: int, part: int, rows: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Number rows so that the numbers grow in the order of the input."""
+    """Give rows numbers that grow in the order of the input."""
     first = np.uint64(source) << _SOURCE_SHIFT | np.uint64(part) << _PART_SHIFT
     return rows.astype(np.uint64) + first
 
@@ -347,7 +347,7 @@ def _write_keys(
 
 
 def parts_of(plan: Plan, source: Source) -> Iterator[int]:
-    """Number the parts of a plain FASTA file."""
+    """Yield the numbers of the parts of a plain FASTA file."""
     yield from range(-(-source.file.size // plan.part_bytes))
 
 

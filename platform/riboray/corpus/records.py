@@ -142,8 +142,8 @@ CATEGORIES: dict[int, Category] = {
     15: Category("filtered", "sequence excluded"),
     16: Category("rejected", "id of another sequence"),
 }
-"""Why a record is left out, by code. ``rejected`` records cannot be used; ``filtered`` ones are left
-out because the options say so."""
+"""Why a record is left out, by code. ``rejected`` records cannot be used; ``filtered`` ones are
+left out because the options say so."""
 
 
 _NUCLEOTIDE_BYTES = "".join(IUPAC_NUCLEOTIDES).encode()

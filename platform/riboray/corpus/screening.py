@@ -1,7 +1,7 @@
 """Which records of a block a corpus takes, as whole columns at a time.
 
-`why_rejected` in `records` says the same of one sequence, slowly and in words; here it is asked only
-for the words.
+`why_rejected` in `records` says the same of one sequence, slowly and in words; here it is asked
+only for the words.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _reason(block: Block, sequences: Strings, rules: Rules, row: int, code: int)
         return reason
     if code == 9:
         kinds = _tables()[1][np.frombuffer(sequences.item(row), dtype=np.uint8)]
-        share = float((kinds == 2).mean())
+        share = np.count_nonzero(kinds == 2) / len(kinds)
         return f"{100 * share:.3g} % ambiguity codes, more than {100 * rules.max_ambiguity:.3g} %"
     if code == 10:
         return f"family {block.families[row].as_py()} is excluded"
@@ -255,10 +255,7 @@ def cut_long(sequences: Strings, rows: NDArray[np.int64], rules: Rules) -> Piece
 
 def _stretches(text: bytes, rules: Rules) -> list[tuple[int, int]]:
     width = rules.max_length
-    if rules.on_long == "truncate":
-        starts = [0]
-    else:
-        starts = window_starts(len(text), width)
+    starts = [0] if rules.on_long == "truncate" else window_starts(len(text), width)
     plain = _tables()[1][np.frombuffer(text, dtype=np.uint8)] == 1
     kept = [(s, s + width) for s in starts if plain[s : s + width].any()]
     if kept:

@@ -1,8 +1,8 @@
 """The first 64 bits of the sha256 of many strings, several at a time (FIPS 180-4).
 
-`hashlib` costs a microsecond a call, however short the string; ingesting short RNAs spent a quarter of
-its time there. Here `LANES` strings of equally many blocks go through the rounds in lockstep, which
-compiles to vector code and takes a third. A test compares it with `hashlib`.
+`hashlib` costs a microsecond a call, however short the string; ingesting short RNAs spent a
+quarter of its time there. Here `LANES` strings of equally many blocks go through the rounds in
+lockstep, which compiles to vector code and takes a third. A test compares it with `hashlib`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def sha256_64(strings: Strings) -> NDArray[np.uint64]:
 
 def plain_sha256_64(strings: Strings) -> NDArray[np.uint64]:
     """Hash every string through `hashlib`."""
-    view = memoryview(strings.data)
+    view = memoryview(strings.data.data)
     spans = itertools.pairwise(strings.offsets.tolist())
     digests = b"".join([hashlib.sha256(view[a:b]).digest()[:8] for a, b in spans])
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
@@ -128,7 +128,7 @@ def _compress(
     one: NDArray[np.uint32],
     two: NDArray[np.uint32],
 ) -> None:
-    """Run the 64 rounds for all lanes. ``words`` is (64, LANES), ``state`` and ``work`` (8, LANES)."""
+    """Run the 64 rounds; ``words`` is (64, LANES), ``state`` and ``work`` are (8, LANES)."""
     for t in range(16, 64):
         for i in range(LANES):
             x, y = words[t - 15, i], words[t - 2, i]

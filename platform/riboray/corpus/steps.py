@@ -14,8 +14,6 @@ from riboray.corpus.account import (
     commonest_reason,
     counts_of,
     reasons_of,
-    write_duplicates,
-    write_left_out,
 )
 from riboray.corpus.buckets import read_note, write_note
 from riboray.corpus.config import IngestConfig
@@ -36,16 +34,14 @@ from riboray.corpus.parts import (
     make_text_part,
     parts_of,
 )
-from riboray.corpus.records import LONG_SCHEMA, REJECT_SCHEMA
+from riboray.corpus.results import Results, Task
 from riboray.corpus.screening import Rules
-from riboray.corpus.seeds import SeedTask, make_seeds, write_seed_tables
-from riboray.corpus.shards import Shard, plan_shards, row_group_size, write_shard
+from riboray.corpus.seeds import SeedTask, make_seeds
+from riboray.corpus.shards import write_shard
 from riboray.errors import CorpusError
 from riboray.manifest import FileEntry
 
 __all__ = ["Run"]
-
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 #: Text of a partition, of a bucket of the id mapping, and partitions of a bucket of ids.
 _PARTITION_BYTES = 64 << 20
@@ -151,12 +147,7 @@ class Run:
         joins = self._joins(reports)
         notes, names, banned = self._partitions(reports, joins, origins)
         self._account(seeds, reports, notes, banned)
-        files = [
-            *self._shards(notes, names),
-            *self._tables(seeds, reports, origins, notes, names, banned),
-        ]
-        self.progress(1.0, self._figures(reports))
-        return files
+        return self._write(seeds, reports, origins, notes, names, banned)
 
     # Alignments and parts.
 
@@ -264,10 +255,10 @@ class Run:
     ) -> tuple[list[dict[str, Any]], list[Path], list[list[Any]]]:
         """Filter, deduplicate, and make ids unique.
 
-        With ``duplicate_ids="reject"`` a record can lose its place to an earlier one of its id; then
-        the next record with its sequence takes it, and may lose it again. So it goes round, until
-        nothing is rejected any more; what comes out is what going through the input record by
-        record would give.
+        With ``duplicate_ids="reject"`` a record can lose its place to an earlier one of its id;
+        then the next record with its sequence takes it, and may lose it again. So it goes round,
+        until nothing is rejected any more; what comes out is what going through the input record
+        by record would give.
         """
         plan, count = self.plan, self.plan.partitions
         parts = [plan.path("part", note["source"], note["part"]) for note in reports]
@@ -375,35 +366,7 @@ class Run:
             },
         }
 
-    def _shards(self, notes: list[dict[str, Any]], names: list[Path]) -> Iterator[FileEntry]:
-        config = self.config
-        kept = tuple(
-            partition_path(self.plan, "kept", k, turn) for k, turn in enumerate(self._latest)
-        )
-        shards = []
-        for bucket, (split, stem) in enumerate(
-            (("training", "sequences"), ("validation", "validation_sequences"))
-        ):
-            counts = [note[split] for note in notes]
-            group = row_group_size(sum(counts))
-            for number, slices in enumerate(plan_shards(counts, config.rows_per_shard)):
-                offsets = [note["training"] * bucket for note in notes]
-                shard = Shard(
-                    path=self.output / f"{stem}-{number:05d}.parquet",
-                    slices=tuple((p, first, last, offsets[p]) for p, first, last in slices),
-                    bucket=bucket,
-                    kept=kept,
-                    names=tuple(names),
-                    sort=config.sort,
-                    group=group,
-                )
-                shards.append((shard,))
-        for k, entry in enumerate(self.runner.map(write_shard, shards)):
-            share = _AFTER_PARTITIONS + (1 - _AFTER_PARTITIONS) * (k + 1) / len(shards)
-            self.progress(min(share, 0.99), f"{k + 1} of {len(shards)} shards")
-            yield entry
-
-    def _tables(
+    def _write(
         self,
         seeds: dict[str, Any] | None,
         reports: list[Report],
@@ -411,22 +374,29 @@ class Run:
         notes: list[dict[str, Any]],
         names: list[Path],
         banned: list[list[Any]],
-    ) -> Iterator[FileEntry]:
-        left = [self.plan.path("left", n["source"], n["part"]) for n in reports if n["data"]]
-        out = [partition_path(self.plan, "out", k, turn) for k, turn in enumerate(self._latest)]
-        more = [(self.work / "seeds-left.arrow")] if seeds else []
-        rejects = self.output / "rejects.parquet"
-        tasks: list[Task] = [
-            (write_left_out, (rejects, REJECT_SCHEMA, more, [*left, *out], banned, origins)),
-            (write_duplicates, (self.output, self.plan, self._latest, names, origins)),
-        ]
-        if self.config.on_long != "reject":
-            path = self.output / "long.parquet"
-            tasks.append((write_left_out, (path, LONG_SCHEMA, [], left, [], origins)))
-        if seeds is not None:
-            tasks.append((write_seed_tables, (self.output, self.work, self.config.rows_per_shard)))
-        for entry in self.runner.map(_call, tasks):
-            yield from entry if isinstance(entry, list) else [entry]
+    ) -> list[FileEntry]:
+        results = Results(
+            config=self.config,
+            plan=self.plan,
+            output=self.output,
+            reports=reports,
+            origins=origins,
+            notes=notes,
+            turns=self._latest,
+            names=names,
+            banned=banned,
+            has_seeds=seeds is not None,
+        )
+        files: list[FileEntry] = []
+        shards = results.shards()
+        for k, entry in enumerate(self.runner.map(write_shard, [(shard,) for shard in shards])):
+            files.append(entry)
+            share = _AFTER_PARTITIONS + (1 - _AFTER_PARTITIONS) * (k + 1) / len(shards)
+            self.progress(min(share, 0.99), f"{k + 1} of {len(shards)} shards")
+        for entry in self.runner.map(_call, results.tables()):
+            files += entry if isinstance(entry, list) else [entry]
+        self.progress(1.0, self._figures(reports))
+        return files
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -169,7 +169,7 @@ def base_hash(data: Bytes, offsets: Index) -> NDArray[np.uint64]:
             i = end
             while i > start and 48 <= data[i - 1] <= 57:
                 i -= 1
-            if i == end or i == start or data[i - 1] != 46:
+            if i in (end, start) or data[i - 1] != 46:
                 break
             end = i - 1
         value = _FNV_OFFSET
