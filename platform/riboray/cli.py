@@ -43,7 +43,17 @@ VERBS: dict[str, Verb] = {
     "ingest": Verb(
         "riboray.corpus.config:IngestConfig",
         "riboray.corpus.driver:ingest_corpus",
-        "turn FASTA and Stockholm files into a corpus",
+        "turn FASTA, Parquet and Stockholm files into a corpus",
+    ),
+    "fetch": Verb(
+        "riboray.corpus.fetching:FetchConfig",
+        "riboray.corpus.fetching:fetch",
+        "download RNAcentral and Rfam, however often the line drops",
+    ),
+    "corpus-stats": Verb(
+        "riboray.corpus.stats:CorpusStatsConfig",
+        "riboray.corpus.stats:corpus_stats",
+        "describe a corpus: counts that add up, lengths, composition, types, families",
     ),
     "pretrain": Verb(
         "riboray.pretraining.config:PretrainConfig",
@@ -171,7 +181,7 @@ def _overview() -> str:
         "",
         "usage: riboray VERB [options]      riboray VERB --help      riboray --version",
         "",
-        *(f"  {name:<10}{verb.help}" for name, verb in VERBS.items()),
+        *(f"  {name:<14}{verb.help}" for name, verb in VERBS.items()),
     ]
     return "\n".join(lines)
 

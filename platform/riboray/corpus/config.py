@@ -6,13 +6,34 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from riboray.corpus.files import opened
-from riboray.corpus.foreign import ColumnNames
 from riboray.errors import ConfigError, InputError
 
-__all__ = ["IngestConfig"]
+__all__ = ["ColumnNames", "IngestConfig"]
 
 #: Options that do not change what is made.
 _WITHOUT_EFFECT = ("output", "num_workers", "ray_address")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """Names of the columns of foreign Parquet files.
+
+    By default the usual names are tried, riboray's own and MultiMolecule's (urs, sequence, type,
+    description) among them.
+    """
+
+    id: str | None = None
+    """Column with the ids."""
+    sequence: str | None = None
+    """Column with the sequences."""
+    description: str | None = None
+    """Column with descriptions."""
+    taxid: str | None = None
+    """Column with NCBI taxonomy ids."""
+    rna_type: str | None = None
+    """Column with RNA types."""
+    family: str | None = None
+    """Column with families."""
 
 
 @dataclass(frozen=True, kw_only=True)

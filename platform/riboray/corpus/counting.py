@@ -56,7 +56,7 @@ def opened_parquet(path: Path) -> pq.ParquetFile:
         If it is none.
     """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)  # else it holds all it has read, to the end
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(path, f"no readable Parquet file ({error})") from error
 
@@ -122,10 +122,10 @@ def _string_view(column: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.intege
 
     A slice shares its buffers with the whole column; only its own part is returned.
     """
-    if column.null_count:  # Arrow lets bytes stand behind a null
-        column = column.fill_null("")
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         column = column.cast(pa.large_string())
+    if column.null_count:  # Arrow lets bytes stand behind a null
+        column = column.fill_null("")
     width = np.int64 if pa.types.is_large_string(column.type) else np.int32
     _, places, data = column.buffers()
     if not len(column) or data is None:

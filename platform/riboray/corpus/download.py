@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from io import FileIO
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -204,7 +205,7 @@ def _reason(error: BaseException) -> str:
         return "the server does not answer"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    if isinstance(error, urllib3.exceptions.ProtocolError):
+    if isinstance(error, urllib3.exceptions.HTTPError | HTTPException):
         return "the connection broke off"
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -37,15 +37,16 @@ _VARIABLES = dict(
 
 _OUTCOME_COLOURS = dict(zip(OUTCOMES, (_BLUE, _ORANGE, _RED, _GREEN), strict=True))
 
+#: Inches left free beside every panel.
+_PAD = 0.12
 _STYLE: Any = {
     "text.usetex": False,
     "text.parse_math": False,  # a $ in a name is a dollar sign
     "svg.hashsalt": "riboray",  # the same corpus gives the same file
     "svg.fonttype": "path",
     "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
+    "figure.constrained_layout.w_pad": _PAD,
+    "figure.constrained_layout.h_pad": 0.08,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": _GREY,
@@ -97,23 +98,27 @@ def _options(form: str) -> dict[str, Any]:
 def _draw_all(stats: Stats, panels: list[Panel]) -> Any:
     """Put all panels into one figure, two in a row; a last one alone takes the row."""
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
     heights = [max(panel.height for panel in row) for row in rows]
-    figure = Figure(figsize=(11, 0.7 + sum(heights)), layout=ConstrainedLayoutEngine(hspace=0.06, wspace=0.05))
-    title = f"Corpus {_name(stats)}: {headline(stats)}"
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    grid = figure.add_gridspec(len(rows), 2, height_ratios=heights)
-    for number, row in enumerate(rows):
-        for place, panel in enumerate(row):
-            axes = figure.add_subplot(grid[number, place] if len(row) == 2 else grid[number, :])
-            axes.set_title(panel.heading)
-            panel.draw(axes)
+    figure = Figure(figsize=(11, 0.6 + sum(heights)), layout="constrained")
+    figure.suptitle(f"Corpus {_name(stats)}: {headline(stats)}", fontsize=12, x=0.01, ha="left")
     if stats["problems"]:
         text = printable("; ".join(stats["problems"]), 150)
         figure.supxlabel(f"WARNING: {text}", color=_RED, fontsize=9, x=0.01, ha="left")
+    if not rows:
+        return figure
+    lines = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for line, row in zip(lines, rows, strict=True):
+        for part, panel in zip(line.subfigures(1, len(row), squeeze=False)[0], row, strict=True):
+            _draw_panel(part, panel)
     return figure
+
+
+def _draw_panel(figure: Any, panel: Panel) -> None:
+    left = _PAD * figure.dpi / figure.bbox.width
+    figure.suptitle(panel.heading, fontsize=10, fontweight="bold", x=left, ha="left")
+    panel.draw(figure.add_subplot())
 
 
 def _name(stats: Stats) -> str:
@@ -125,8 +130,12 @@ def _panels(stats: Stats) -> list[Panel]:
     panels: list[Panel] = []
     histogram = stats["lengths"]["histogram"]
     if histogram["edges"]:
-        panels.append(Panel("Lengths", 3.0, lambda axes: _draw_lengths(axes, stats)))
-        panels.append(Panel("Composition", 3.0, lambda axes: _draw_composition(axes, stats)))
+        median, mean = stats["lengths"]["median"], stats["lengths"]["mean"]
+        heading = f"Lengths: median {median:,.0f} nt (dashed), mean {mean:,.0f} nt"
+        panels.append(Panel(heading, 3.0, lambda axes: _draw_lengths(axes, stats)))
+    if sum(stats["composition"]["letters"].values()):
+        heading = f"Composition: {share(stats['composition']['gc_share'] or 0, 1)} G or C"
+        panels.append(Panel(heading, 3.0, lambda axes: _draw_composition(axes, stats)))
     members = stats["members"]
     for ranking, title in (
         (stats["rna_types"], "RNA types"),
@@ -135,8 +144,9 @@ def _panels(stats: Stats) -> list[Panel]:
     ):
         if ranking["number"]:
             panels.append(_ranking_panel(ranking, title))
-    if stats["pairs"]["families"]:
-        panels.append(Panel("Identity of the pairs", 3.0, lambda axes: _draw_identity(axes, stats)))
+    if stats["pairs"]["identity"]["mean"] is not None:
+        heading = f"Identity of the pairs: mean {100 * stats['pairs']['identity']['mean']:.0f} %"
+        panels.append(Panel(heading, 3.0, lambda axes: _draw_identity(axes, stats)))
     if classes := members["structure_classes"]:
         entries = [(f"{SS_CLASSES[digit]} ({digit})", n) for digit, n in classes.items()]
         draw = _bars(entries, _GREEN, of=sum(classes.values()))
@@ -157,27 +167,21 @@ def _draw_lengths(axes: Axes, stats: Stats) -> None:
         axes.stairs(held, edges, fill=True, color=_ORANGE)
         _legend(axes, [("training", _BLUE), ("validation", _ORANGE)])
     filled = sorted(n for n in both if n)
-    if filled[-1] > 100 * filled[len(filled) // 2]:
+    axes.set_ylabel("sequences")
+    if filled[-1] > 50 * filled[len(filled) // 2]:
+        axes.set_ylabel("sequences (log scale)")
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.8)
     axes.set_xlim(edges[0], edges[-1])
-    _mark(axes, lengths["median"], f"median {lengths['median']:,.0f} nt", (edges[0], edges[-1]))
+    axes.axvline(lengths["median"], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set_xlabel("nt")
-    axes.set_ylabel("sequences")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.xaxis.set_major_formatter(_thousands)
     axes.yaxis.set_major_formatter(_thousands)
 
 
 def _thousands(value: float, _: int) -> str:
     return f"{value:,.0f}"
-
-
-def _mark(axes: Axes, value: float, text: str, limits: tuple[float, float]) -> None:
-    """Draw a line across and write above it, towards the middle."""
-    axes.axvline(value, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    side = "right" if value > sum(limits) / 2 else "left"
-    where = ("data", "axes fraction")
-    axes.annotate(f" {text} ", (value, 1), xycoords=where, va="bottom", ha=side, fontsize=8)
 
 
 def _legend(axes: Axes, entries: list[tuple[str, str]], *, outside: bool = False) -> None:
@@ -194,7 +198,8 @@ def _draw_composition(axes: Axes, stats: Stats) -> None:
     total = sum(letters.values())
     shown = {letter: letters[letter] for letter in "ACGU"}
     if rest := total - sum(shown.values()):
-        shown["ambiguous"] = rest
+        of_all = share(composition["with_ambiguity"], sum(stats["sequences"].values()))
+        shown[f"ambiguous, in\n{of_all} of sequences"] = rest
     names = list(shown)
     colours = [_BLUE] * 4 + [_ORANGE]
     shares = [100 * n / total for n in shown.values()]
@@ -207,12 +212,8 @@ def _draw_composition(axes: Axes, stats: Stats) -> None:
             textcoords="offset points",
             ha="center",
         )
+    axes.margins(y=0.1)
     axes.set_ylabel("% of nucleotides")
-    gc = composition["gc_share"]
-    with_codes = share(composition["with_ambiguity"], sum(stats["sequences"].values()))
-    axes.set_title(
-        f"Composition: {100 * (gc or 0):.1f} % G or C, {with_codes} of sequences ambiguous"
-    )
 
 
 def _ranking_panel(ranking: Stats, title: str) -> Panel:
@@ -220,7 +221,7 @@ def _ranking_panel(ranking: Stats, title: str) -> Panel:
     left = ranking["number"] - len(entries)
     heading = f"{title}: {ranking['number']:,}" + (f", the largest {len(entries)}" * bool(left))
     if ranking["without"]:
-        heading += f"; {ranking['without']:,} sequences have none"
+        heading += f" ({ranking['without']:,} sequences have none)"
     return Panel(heading, max(1.5, 0.7 + 0.19 * len(entries)), _bars(entries, _BLUE))
 
 
@@ -247,7 +248,6 @@ def _draw_identity(axes: Axes, stats: Stats) -> None:
     histogram = identity["histogram"]
     edges = [100 * edge for edge in histogram["edges"]]
     axes.stairs(histogram["counts"], edges, fill=True, color=_GREEN)
-    _mark(axes, 100 * identity["mean"], f"mean {100 * identity['mean']:.0f} %", (0, 100))
     axes.set_xlim(0, 100)
     axes.set_xlabel("identical columns, % of those without a gap")
     axes.set_ylabel("pairs")
@@ -265,8 +265,9 @@ def _accounting(books: dict[str, dict[str, int]]) -> Callable[[Axes], None]:
                 part = account[outcome] / whole
                 axes.barh(place, part, left=start, height=0.35, color=_OUTCOME_COLOURS[outcome])
                 start += part
-            parts = " + ".join(f"{account[o]:,} {o}" for o in used)
-            text = f"{kind}: {account['read']:,} read = {parts}"
+            parts = " + ".join(f"{account[o]:,} {o}" for o in used if account[o]) or "0"
+            sign = "=" if account["read"] == sum(account[o] for o in used) else "≠"
+            text = f"{kind}: {account['read']:,} read {sign} {parts}"
             axes.annotate(text, (0, place - 0.26), va="bottom", fontsize=8.5)
         axes.set_ylim(len(books) - 0.6, -0.75)
         axes.set_xlim(0, 1)
@@ -284,7 +285,7 @@ _CSS = """
   --red: #ff8a3d; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; }
 .lead, footer { color: var(--grey); }
 .warning { border-left: 4px solid var(--red); padding: .4rem .8rem; background: var(--card); }
@@ -301,7 +302,9 @@ caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .15rem .4rem .15rem 0; border-top: 1px solid var(--line);
   vertical-align: top; }
 th { font-weight: 400; color: var(--grey); }
-.number { text-align: right; overflow-wrap: normal; white-space: nowrap; }
+.number { text-align: right; white-space: nowrap; padding-left: .4rem; }
+@media (max-width: 30rem) { table { font-size: .75rem; }
+  .number { padding: .15rem 0 .15rem .3rem; } }
 """
 
 
@@ -312,8 +315,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 def _page(stats: Stats, panels: list[Panel]) -> str:
     """Write the page; nothing in it runs or is fetched."""
     name = escape(_name(stats))
-    origin = "{corpus}, fingerprint {fingerprint}, made by riboray {riboray_version}".format(**stats)
-    figures = "\n".join(_inline_figure(panel) for panel in panels)
+    origin = "{corpus}, fingerprint {fingerprint}, made by riboray {riboray_version}".format(
+        **stats
+    )
+    figures = "\n".join(_inline_figure(panel, f"f{i}-") for i, panel in enumerate(panels))
     warnings = "".join(
         f'<p class="warning">Warning: {escape(printable(p, 300))}</p>\n' for p in stats["problems"]
     )
@@ -348,14 +353,12 @@ def _page(stats: Stats, panels: list[Panel]) -> str:
 """
 
 
-def _inline_figure(panel: Panel) -> str:
-    """Draw one panel as SVG that takes its colours from the page."""
+def _inline_figure(panel: Panel, prefix: str) -> str:
+    """Draw one panel as SVG that takes its colours from the page; ids get the prefix."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, panel.height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(panel.heading)
-    panel.draw(axes)
+    _draw_panel(figure, panel)
     text = io.StringIO()
     figure.savefig(text, transparent=True, **_options("svg"))
     svg = text.getvalue()
@@ -364,8 +367,9 @@ def _inline_figure(panel: Panel) -> str:
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    name = escape(axes.get_title(loc="left"))
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    for reference in (' id="', '"#', "url(#"):
+        svg = svg.replace(reference, reference + prefix)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(panel.heading)}" ', 1)
     return f"<figure>{svg}</figure>"
 
 

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from riboray.corpus.config import ColumnNames
 from riboray.corpus.fasta import PART_BYTES
 from riboray.corpus.files import first_line, opened_raw
 from riboray.corpus.screening import Block
 from riboray.corpus.strings import Strings
 from riboray.errors import CorpusError
 
-__all__ = ["ColumnNames", "RowGroup", "group_blocks", "list_groups"]
+__all__ = ["RowGroup", "group_blocks", "list_groups"]
 
 _USUAL = {
     "id": ("id", "urs", "name", "accession", "seq_id"),
@@ -28,28 +29,6 @@ _USUAL = {
     "rna_type": ("rna_type", "type"),
     "family": ("family", "rfam", "rfam_acc"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnNames:
-    """Names of the columns of foreign Parquet files.
-
-    By default the usual names are tried, riboray's own and MultiMolecule's (urs, sequence, type,
-    description) among them.
-    """
-
-    id: str | None = None
-    """Column with the ids."""
-    sequence: str | None = None
-    """Column with the sequences."""
-    description: str | None = None
-    """Column with descriptions."""
-    taxid: str | None = None
-    """Column with NCBI taxonomy ids."""
-    rna_type: str | None = None
-    """Column with RNA types."""
-    family: str | None = None
-    """Column with families."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riboray.corpus.buckets import bucket_of, read_note, spread, write_buckets
+from riboray.corpus.config import ColumnNames
 from riboray.corpus.fasta import PART_BYTES, parse_fasta, read_part, stream_parts
-from riboray.corpus.foreign import ColumnNames, group_blocks
+from riboray.corpus.foreign import group_blocks
 from riboray.corpus.inputs import InputFile
 from riboray.corpus.mapping import parse_urs
 from riboray.corpus.records import CATEGORIES

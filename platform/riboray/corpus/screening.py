@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from riboray.alphabet import IUPAC_NUCLEOTIDES, normalise
 from riboray.batching import window_starts
+from riboray.corpus.config import IngestConfig
 from riboray.corpus.records import why_rejected
 from riboray.corpus.strings import Strings
 
@@ -42,6 +43,22 @@ class Rules:
     excluded_families: tuple[str, ...] = ()
     joined: bool = False
     """Whether taxids and RNA types come later, out of an id mapping."""
+
+    @classmethod
+    def of(cls, config: IngestConfig, excluded_families: tuple[str, ...]) -> Rules:
+        """Take the rules out of a configuration."""
+        return cls(
+            min_length=config.min_length,
+            max_length=config.max_length,
+            ambiguity=config.ambiguity,
+            max_ambiguity=config.max_ambiguity,
+            on_long=config.on_long,
+            taxids=tuple(config.taxid),
+            rna_types=tuple(config.rna_type),
+            databases=tuple(config.database),
+            excluded_families=excluded_families,
+            joined=config.id_mapping is not None,
+        )
 
 
 @dataclass(frozen=True)
@@ -246,7 +263,7 @@ def cut_long(sequences: Strings, rows: NDArray[np.int64], rules: Rules) -> Piece
         altered.append((row, *_altered(len(text), stretches, rules)))
     others = np.delete(np.arange(len(rows)), long)
     added = np.array(pieces, dtype=np.int64)
-    columns = [whole.rows, whole.numbers, whole.starts, whole.stops]
+    columns: list[NDArray[Any]] = [whole.rows, whole.numbers, whole.starts, whole.stops]
     merged = [np.concatenate([c[others], added[:, i]]) for i, c in enumerate(columns)]
     order = np.lexsort((merged[1], merged[0]))
     found, numbers, starts, stops = (column[order] for column in merged)

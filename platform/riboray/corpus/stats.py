@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
+from unicodedata import east_asian_width
 
 from riboray.console import say
 from riboray.corpus.counting import SPLITS, count_files, opened_parquet, split_of
@@ -92,11 +94,11 @@ def corpus_stats(config: CorpusStatsConfig) -> Stats:
 
 def _check_writable(path: Path) -> None:
     """Refuse a figure that could not be written, rather than after minutes of counting."""
-    if path.is_dir():
-        raise ConfigError(f"figure {path} is a directory")
     try:
+        if path.is_dir():
+            raise ConfigError(f"figure {path} is a directory")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
             pass
     except OSError as error:
         raise ConfigError(f"figure {path} cannot be written ({error.strerror})") from error
@@ -109,7 +111,11 @@ def _describe(directory: Path, manifest: Manifest, top: int) -> Stats:
         "corpus": str(directory),
         "fingerprint": manifest.fingerprint,
         "riboray_version": manifest.riboray_version,
-        "problems": [*_problems(manifest, directory), *counted.pop("problems")],
+        "problems": [
+            *_problems(manifest, directory),
+            *_wrong_nucleotides(manifest, counted["nucleotides"]),
+            *counted.pop("problems"),
+        ],
         "accounting": {kind: a for kind in KINDS if (a := _account(manifest.counts, kind))},
         **{key: manifest.details[key] for key in ("reasons", "split") if key in manifest.details},
         **counted,
@@ -154,6 +160,13 @@ def _problems(manifest: Manifest, directory: Path) -> list[str]:
     return problems
 
 
+def _wrong_nucleotides(manifest: Manifest, found: dict[str, int]) -> list[str]:
+    wanted, total = manifest.details.get("nucleotides"), sum(found.values())
+    if wanted in (None, total):
+        return []
+    return [f"the files hold {total:,} nucleotides, but the manifest says {wanted:,}"]
+
+
 def _check_rows(directory: Path, manifest: Manifest) -> dict[str, int]:
     """Compare rows with the manifest, by file and in all; return the rows of each file."""
     rows: dict[str, int] = {}
@@ -188,9 +201,11 @@ class Table(NamedTuple):
 
 
 def printable(value: object, width: int = 60) -> str:
-    """Return a value on one line, without control characters, of a bounded length."""
+    """Return a value on one line, without control characters, of a bounded width."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    return text if len(text) <= width else text[: width - 1] + "…"
+    widths = accumulate(1 + (east_asian_width(c) in "WF") for c in text)
+    fitting = sum(end <= width for end in widths)
+    return text if fitting == len(text) else text[: fitting - 1] + "…"
 
 
 def _number(value: float | None) -> str:
@@ -237,9 +252,10 @@ def _all_tables(stats: Stats) -> Iterator[Table]:
     both = ("sequences", "nucleotides", "pairs")
     content = [(name, *(_number(stats[name][s]) for s in SPLITS)) for name in both]
     yield Table("Content", ("", "training", "validation"), content)
-    split = stats.get("split") or {}
-    rows = [(printable(key), printable(value)) for key, value in split.items()]
-    yield Table("Split", ("", ""), rows, texts=2)
+    split = stats["split"].items() if isinstance(stats.get("split"), dict) else ()
+    listed = [(k, ", ".join(map(str, v)) or "none" if isinstance(v, list) else v) for k, v in split]
+    rows = [(printable(k), printable(v, 200)) for k, v in listed]
+    yield Table("Validation", ("", ""), rows, texts=2)
     lengths = stats["lengths"]
     cuts = ("min", "q1", "median", "q3", "max", "mean")
     yield Table("Lengths (nt)", cuts, [tuple(_number(lengths[cut]) for cut in cuts)], texts=0)
@@ -262,10 +278,14 @@ def _all_tables(stats: Stats) -> Iterator[Table]:
         for kind, f in stats["files"].items()
     ]
     yield Table("Files", ("", "files", "rows", "bytes"), files)
-    histogram = lengths["histogram"]
-    bins = list(zip(histogram["edges"], histogram["train"], histogram["validation"], strict=False))
-    rows = [(f"from {low}", _number(train), _number(held)) for low, train, held in bins]
-    yield Table("Histogram of lengths", ("nt", "training", "validation"), rows, detail=True)
+    yield from _histograms(stats)
+
+
+def _histograms(stats: Stats) -> Iterator[Table]:
+    histogram = stats["lengths"]["histogram"]
+    bins = zip(histogram["edges"], histogram["train"], histogram["validation"], strict=False)
+    lengths = [(f"from {low}", _number(train), _number(held)) for low, train, held in bins]
+    yield Table("Histogram of lengths", ("nt", "training", "validation"), lengths, detail=True)
     identity = stats["pairs"]["identity"]["histogram"]
     shares = zip(identity["edges"], identity["counts"], strict=False)
     rows = [(f"from {low:.2f}", _number(n)) for low, n in shares if sum(identity["counts"])]
@@ -287,8 +307,8 @@ def _composition(stats: Stats) -> Table:
 
 def label(entry: Stats, width: int = 60) -> str:
     """Name a family with its title, or another label."""
-    title = entry.get("title")
-    return printable(f"{entry['name']} {title}" if title else entry["name"], width)
+    name, title = entry["name"], entry.get("title")
+    return printable(name if title in (None, name) else f"{name} {title}", width) or "(empty)"
 
 
 def _ranking(title: str, ranking: Stats) -> Table:
@@ -301,8 +321,9 @@ def _ranking(title: str, ranking: Stats) -> Table:
     if ranking["without"]:
         rows.append(("unknown", _number(ranking["without"])))
     sizes = ranking["sizes"]
-    spread = f"{_number(sizes['min'])}–{_number(sizes['max'])}, median {_number(sizes['median'])}"
-    return Table(f"{title}: {ranking['number']:,}, of {spread} sequences", ("", "sequences"), rows)
+    span = f"{_number(sizes['min'])}–{_number(sizes['max'])}, median {_number(sizes['median'])}"
+    heading = f"{title}: {ranking['number']:,} ({span} sequences each)"
+    return Table(heading, ("", "sequences"), rows)
 
 
 def headline(stats: Stats) -> str:

@@ -89,18 +89,7 @@ class Run:
         self.counts: dict[str, int] = {}
         self.details: dict[str, Any] = {}
         self._start = time.monotonic()
-        self.rules = Rules(
-            min_length=config.min_length,
-            max_length=config.max_length,
-            ambiguity=config.ambiguity,
-            max_ambiguity=config.max_ambiguity,
-            on_long=config.on_long,
-            taxids=tuple(config.taxid),
-            rna_types=tuple(config.rna_type),
-            databases=tuple(config.database),
-            excluded_families=inputs.excluded_families,
-            joined=config.id_mapping is not None,
-        )
+        self.rules = Rules.of(config, inputs.excluded_families)
         partitions = _buckets(inputs.text_bytes)
         self.plan = Plan(
             work=work,
@@ -199,7 +188,9 @@ class Run:
                     yield make_text_part, (self.plan, source, part)
             elif source.file.kind == "parquet":
                 first = 0
-                for group in list_groups(source.file.path, self.config.columns):
+                for group in list_groups(
+                    source.file.path, self.config.columns, self.plan.part_bytes
+                ):
                     yield make_group, (self.plan, source, group.index, first, group.parts)
                     first += group.parts
             elif len(packed) > self.runner.workers > 1:
