@@ -82,7 +82,8 @@ def parse_config(verb: str, config_class: type[T], arguments: Sequence[str]) -> 
     _check_yaml(arguments)
     values = parser.parse_args(_join_lists(config_class, list(arguments)))
     values.pop("config", None)
-    return config_class(**vars(parser.instantiate(values)))
+    # Not vars(): jsonargparse hides names that its own methods have, such as `update`.
+    return config_class(**parser.instantiate(values).as_dict())
 
 
 def _check_yaml(arguments: Sequence[str]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 from riboray.console import Progress, say
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.ingestion import Inputs, Runner, SerialRunner, ingest
+from riboray.corpus.memory import keep_memory
 from riboray.manifest import Manifest
 from riboray.rayenv import LOCAL, prepare_ray
 
 __all__ = ["ingest_corpus", "say_counts"]
 
-#: Text that this process reads itself: starting Ray takes longer.
-_SMALL_BYTES = 96 << 20
+#: Text that this process ingests itself: starting Ray and its workers takes as long.
+_SMALL_BYTES = 256 << 20
 
 _KINDS = {
     "sequences": "sequences",
@@ -86,9 +87,9 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
 def _runner(config: IngestConfig, address: str) -> AbstractContextManager[Runner]:
     """Choose where to work: here for little, on Ray for much or where it is asked for."""
     asked = config.num_workers is not None or config.ray_address is not None or address != LOCAL
-    if config.num_workers == 1 and address == LOCAL:
-        return nullcontext(SerialRunner())
-    if not asked and Inputs.find(config).text_bytes < _SMALL_BYTES:
+    one = config.num_workers == 1 and address == LOCAL
+    if one or (not asked and Inputs.find(config).text_bytes < _SMALL_BYTES):
+        keep_memory()
         return nullcontext(SerialRunner())
     from riboray.corpus.pipeline import ray_runner
 

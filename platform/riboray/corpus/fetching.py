@@ -269,13 +269,7 @@ def _there(
 
 @contextmanager
 def _locked(part: Path) -> Iterator[FileIO]:
-    """Open a partial file for this process alone; the lock goes when the process does.
-
-    Raises
-    ------
-    OutputError
-        If another process has it.
-    """
+    """Open a partial file for this process alone; the lock goes when the process does."""
     while True:
         handle = part.open("a+b", buffering=0)
         try:
@@ -378,10 +372,11 @@ class _Meter:
         if self._start < 0:
             self._begin(position, size)
         now = time.monotonic()
-        if now - self._shown < (_METER_SECONDS if self._progress else _LINE_SECONDS):
+        pause = _METER_SECONDS if self._progress else _LINE_SECONDS
+        if position != size and now - self._shown < pause:
             return
         self._shown = now
-        pace = f"{byte_size(max(position - self._start, 0) / (now - self._began))}/s"
+        pace = f"{byte_size(max(position - self._start, 0) / max(now - self._began, 1e-6))}/s"
         if self._progress is None or not size:
             say(f"{self._label}  {byte_size(position)}  {pace}")
         else:

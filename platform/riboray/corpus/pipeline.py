@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
+from riboray.corpus.memory import keep_memory
 from riboray.pipeline import connect, fetch, worker_count
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
@@ -21,26 +20,8 @@ _BYTES_AHEAD = 320 << 20
 @ray.remote(num_cpus=1, max_retries=20)
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Call a function. Done twice, after a crash, it leaves the same files."""
-    _keep_memory()
+    keep_memory()
     return function(*arguments)
-
-
-@cache
-def _keep_memory() -> None:
-    """Let this process keep memory that it will use again, up to a few hundred megabytes.
-
-    By default, glibc hands every large array back to the system, and the system clears each page
-    anew for the next one: a fifth of all the time.
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 512 << 20)
-    except (OSError, AttributeError):
-        return  # another C library
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class RayRunner:

@@ -12,7 +12,8 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from riboray.batching import plan_batches
-from riboray.corpus.records import hash64, is_validation
+from riboray.corpus.families import choose_held_out
+from riboray.corpus.records import is_validation
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.masking import sequence_keys
@@ -61,19 +62,20 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
 
     Alignments are split by family. A sequence that belongs to a held-out family, whether a pair of
     it was drawn or not, is kept out of masked language modelling too, so that nothing of these
-    families is trained on (exact matches; a homologue in another family is not recognised).
+    families is trained on (exact matches; a homologue in another family is not recognised). What
+    the corpus itself sets apart for validation takes the place of a share chosen here.
 
     Raises
     ------
     ConfigError
         If a family to hold out does not exist, or nothing is left to train on.
     """
-    kinds = ("sequences", "pairs", "members")
+    kinds = ("sequences", "pairs", "members", "validation_sequences", "validation_pairs")
     files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in kinds}
     if files["pairs"] and not files["members"]:
         raise CorpusError(corpus, "lists no members of its families; ingest it anew")
     held_out, held_out_hashes, sal_validation, counts = _split_pairs(files, config)
-    mlm_validation, mlm_counts = _split_sequences(files["sequences"], held_out_hashes, config)
+    mlm_validation, mlm_counts = _split_sequences(files, held_out_hashes, config)
     counts |= mlm_counts
     if not counts["mlm_training_sequences"]:
         raise ConfigError("validation leaves no sequence to train on; lower validation_share")
@@ -84,7 +86,7 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
         "masking": config.masking,
         "held_out_hashes": tuple(held_out_hashes.tolist()),
         "held_out_families": held_out,
-        "validation_share": config.validation_share,
+        "validation_share": 0.0 if files["validation_sequences"] else config.validation_share,
     }
     specs: dict[str, StreamSpec] = {}
     if config.mlm_weight > 0:
@@ -113,20 +115,30 @@ def _split_pairs(
     if not files["pairs"]:
         names = ("families", "pairs")
         return (), empty, [], {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
-    table = ds.dataset(files["pairs"]).to_table(columns=["family", "aligned_a", "aligned_b"])
+    columns = ["family", "aligned_a", "aligned_b"]
+    table = ds.dataset(files["pairs"]).to_table(columns=columns)
     members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
     names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
-    families = sorted(pc.unique(table["family"]).to_pylist())
-    held_out = _choose_families(families, names_of, config)
-    is_held_out = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
-    kept = table.filter(is_held_out)
+    if files["validation_pairs"]:
+        if config.validation_families:
+            raise ConfigError("the corpus sets families apart: leave out --validation-families")
+        kept = ds.dataset(files["validation_pairs"]).to_table(columns=columns)
+        held_out = sorted(pc.unique(kept["family"]).to_pylist())
+        families = sorted({*pc.unique(table["family"]).to_pylist(), *held_out})
+        training_pairs = table.num_rows
+    else:
+        families = sorted(pc.unique(table["family"]).to_pylist())
+        held_out = _choose_families(families, names_of, config)
+        is_held_out = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
+        kept = table.filter(is_held_out)
+        training_pairs = table.num_rows - kept.num_rows
     pairs = list(zip(kept["aligned_a"].to_pylist(), kept["aligned_b"].to_pylist(), strict=True))
     is_member = pc.is_in(members["family"], value_set=pa.array(held_out, pa.string()))
     hashes = np.unique(members.filter(is_member)["sha256_64"].to_numpy())
     counts = {
         "sal_training_families": len(families) - len(held_out),
         "sal_validation_families": len(held_out),
-        "sal_training_pairs": table.num_rows - kept.num_rows,
+        "sal_training_pairs": training_pairs,
         "sal_validation_pairs": min(len(pairs), config.validation_pairs),
     }
     # Files are in hash order, so the first pairs are a random sample of all.
@@ -149,34 +161,35 @@ def _choose_families(
             )
         held_out = sorted(set(chosen.values()))
     else:
-        wanted = round(config.validation_family_share * len(families))
-        if config.validation_family_share > 0:
-            wanted = max(wanted, 1)
-        by_hash = sorted(families, key=lambda name: hash64(f"{config.seed}:{name}"))
-        held_out = sorted(by_hash[: min(wanted, len(families) - 1)])
+        held_out = choose_held_out(families, config.validation_family_share, config.seed)
     if len(held_out) == len(families):
         raise ConfigError("every family is held out for validation: none is left to train on")
     return held_out
 
 
 def _split_sequences(
-    files: list[Path],
+    files: dict[str, list[Path]],
     held_out_hashes: Hashes,
     config: PretrainConfig,
 ) -> tuple[list[MlmBatch], dict[str, int]]:
-    if not files:
+    if not files["sequences"]:
         raise CorpusError("corpus", "holds no sequences")
-    dataset = ds.dataset(files)
+    dataset = ds.dataset(files["sequences"])
     hashes = dataset.to_table(columns=["sha256_64"])["sha256_64"].to_numpy()
-    validation = is_validation(hashes, config.validation_share)
+    apart = bool(files["validation_sequences"])
+    validation = is_validation(hashes, 0.0 if apart else config.validation_share)
     excluded = np.isin(hashes, held_out_hashes)
     counts = {
         "mlm_training_sequences": int((~validation & ~excluded).sum()),
         "mlm_excluded_sequences": int((~validation & excluded).sum()),
     }
-    # Rows are ordered by hash, and which are held out is a function of the hash: the first ones
-    # are a random sample.
-    rows = np.flatnonzero(validation)[: config.validation_sequences]
+    if apart:
+        dataset = ds.dataset(files["validation_sequences"])
+        hashes = dataset.to_table(columns=["sha256_64"])["sha256_64"].to_numpy()
+        validation = np.ones(len(hashes), dtype=np.bool_)
+    # Those with the lowest hashes are a random sample, whatever the order of the rows.
+    rows = np.flatnonzero(validation)
+    rows = np.sort(rows[np.argsort(hashes[rows], kind="stable")[: config.validation_sequences]])
     counts["mlm_validation_sequences"] = len(rows)
     if not len(rows):
         return [], counts
