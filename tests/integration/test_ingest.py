@@ -1,0 +1,343 @@
+"""`riboray ingest` as its user runs it, and as bad luck runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from riboray.corpus import IngestConfig, ingest, steps
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
+from riboray.errors import InputError
+from tests.integration.helpers import kill, riboray, start, wait_for
+
+pytestmark = pytest.mark.ray
+
+
+def digests(folder):
+    """Hash of every file that is not about the run itself."""
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.glob("*"))
+        if p.suffix == ".parquet"
+    }
+
+
+def write_fasta(path, count, seed):
+    """Random RNAs, some of them twice, some unusable, ids with taxids."""
+    rng = np.random.default_rng(seed)
+    letters = np.frombuffer(b"ACGU", np.uint8)
+    block = letters[rng.integers(0, 4, (count, 90))]
+    block[rng.integers(0, count, count // 20)] = block[0]
+    lines = [
+        b">URS%010X_%d some RNA\n%s\n" % (k, 9606 if k % 3 else 10090, row.tobytes())
+        for k, row in enumerate(block)
+    ]
+    lines[::997] = [b">bad\nACGU-ACGU\n"] * len(lines[::997])
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    plain = write_fasta(folder / "a.fa", 700_000, 1)
+    packed = folder / "b.fa.gz"
+    more = write_fasta(folder / "b.fa", 500_000, 2)
+    packed.write_bytes(gzip.compress(more.read_bytes(), 1))
+    more.unlink()
+    mapping = folder / "id_mapping.tsv.gz"
+    with gzip.open(mapping, "wt", 1) as handle:
+        for k in range(0, 700_000, 2):
+            handle.write(f"URS{k:010X}\tENA\tx{k}\t{9606 if k % 3 else 10090}\ttRNA\tg\n")
+    return plain, packed, mapping
+
+
+def command(inputs, output, workers=2):
+    plain, packed, mapping = inputs
+    return [
+        *("ingest", plain, packed, "--id-mapping", mapping, "--taxid", "9606"),
+        *("--validation-share", "0.01", "--output", output, "--num-workers", workers),
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "corpus"
+    code, out, err = riboray(*command(inputs, output, 1), cwd=output.parent)
+    assert code == 0, err
+    return output, json.loads(out)
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_leaves_no_trace(inputs, undisturbed, tmp_path):
+    output, counts = undisturbed
+    code, out, err = riboray(*command(inputs, tmp_path / "c", 3), cwd=tmp_path)
+    assert code == 0, err
+    assert digests(tmp_path / "c") == digests(output)
+    found = json.loads(out)
+    assert found.pop("corpus") != counts["corpus"]
+    assert found.items() <= counts.items()
+    assert "1,200,000 read = " in err
+    read, *outcomes = (
+        counts[f"sequences_{o}"] for o in ("read", "kept", "duplicates", "rejected", "filtered")
+    )
+    assert read == sum(outcomes) == 1_200_000
+    assert sorted(p.name for p in (tmp_path / "c").glob("*") if p.suffix != ".parquet") == [
+        "manifest.json",
+        "owner.json",
+        "resolved_config.yaml",
+    ]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_same_command_finishes(inputs, undisturbed, tmp_path):
+    """The driver with SIGKILL, with Ctrl-C, and its workers under it."""
+    output, _ = undisturbed
+    chance = random.Random(11)
+    for attempt in range(5):
+        process = start(command(inputs, tmp_path / "c"), tmp_path)
+        wait_for(
+            lambda process=process: (
+                process.poll() is not None or list((tmp_path / "c" / "work").glob("part-*"))
+            ),
+            message="nothing was made",
+        )
+        time.sleep(chance.uniform(0, 4))
+        if process.poll() is not None:
+            break
+        if attempt % 2:
+            kill(process, signal.SIGINT)
+            err = process.communicate()[1]
+            assert process.returncode == 130
+            assert "the same command goes on" in err
+        else:
+            kill(process)
+            process.communicate()
+        assert not (tmp_path / "c" / "manifest.json").exists() or attempt
+    code, _, err = riboray(*command(inputs, tmp_path / "c"), cwd=tmp_path)
+    assert code == 0, err
+    assert digests(tmp_path / "c") == digests(output)
+    assert not (tmp_path / "c" / "work").exists()
+    assert [p.name for p in (tmp_path / "c").glob(".*")] == []
+
+
+@pytest.mark.slow
+def test_killed_workers_are_replaced(inputs, undisturbed, tmp_path):
+    output, _ = undisturbed
+    process = start(command(inputs, tmp_path / "c"), tmp_path)
+    chance, killed = random.Random(5), 0
+    err = None
+    try:
+        while process.poll() is None:
+            time.sleep(chance.uniform(0.3, 1.5))
+            workers = []
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                        if child.cmdline()[0].startswith("ray::_call"):
+                            workers.append(child)
+            if workers and killed < 4:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    chance.choice(workers).kill()
+                    killed += 1
+            if killed >= 4:
+                _, err = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            kill(process)
+    if err is None:
+        _, err = process.communicate()
+    assert killed, "no worker was killed"
+    assert process.returncode == 0, err
+    assert digests(tmp_path / "c") == digests(output)
+
+
+def test_two_at_once_and_other_inputs(inputs, undisturbed, tmp_path):
+    process = start(command(inputs, tmp_path / "c", 1), tmp_path)
+    try:
+        wait_for(lambda: (tmp_path / "c" / ".lock").exists())
+        code, _, err = riboray(*command(inputs, tmp_path / "c", 1), cwd=tmp_path)
+        assert code == 2
+        assert "another process is making a corpus in it" in err
+    finally:
+        kill(process, signal.SIGTERM)
+        process.communicate()
+    code, _, err = riboray(*command(inputs, tmp_path / "c", 1), "--min-length", "20", cwd=tmp_path)
+    assert code == 2
+    assert "other inputs or options" in err
+    output, _ = undisturbed
+    code, _, err = riboray(*command(inputs, output, 1), cwd=tmp_path)
+    assert (code, "is complete already" in err) == (0, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_loses_nothing(tmp_path):
+    """On a disk of 24 MB: an error, no rubbish, and the same command finishes with more room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        path = write_fasta(tmp_path / "in.fa", 120_000, 3)
+        common = ["ingest", path, "--num-workers", "1", "--output", disk / "c"]
+        code, _, err = riboray(*common, cwd=tmp_path)
+        assert code == 2, "told beforehand"
+        assert "are needed, but only" in err
+        # As if other programs had taken the room meanwhile.
+        patch = (
+            "import riboray.corpus.ingestion as i; i._ROOM = 0.1; from riboray.cli import main; "
+        )
+        script = patch + "import sys; sys.exit(main(sys.argv[1:]))"
+        arguments = [*map(str, common)]
+        run = functools.partial(subprocess.run, capture_output=True, text=True, cwd=tmp_path)
+        done = run([sys.executable, "-c", script, *arguments])
+        assert done.returncode == 1
+        assert "No space left" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (disk / "c" / "manifest.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        code, out, err = riboray(*common, cwd=tmp_path)
+        assert code == 0, err
+        assert json.loads(out)["sequences_read"] == 120_000
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, with Range, as any object store does."""
+
+    def send_head(self):
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return None
+        size = path.stat().st_size
+        first, last = 0, size - 1
+        asked = self.headers.get("Range")
+        if asked:
+            low, _, high = asked.removeprefix("bytes=").partition("-")
+            first, last = int(low), min(int(high or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.end_headers()
+        return io.BytesIO(path.read_bytes()[first : last + 1])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def test_inputs_over_http(server, tmp_path, monkeypatch):
+    folder, url = server
+    path = write_fasta(folder / "a.fa", 3000, 4)
+    (folder / "a.fa.gz").write_bytes(gzip.compress(path.read_bytes()))
+    ingest(IngestConfig(corpus=[str(path)], output=str(tmp_path / "local")))
+    table = pq.read_table(tmp_path / "local" / "sequences-00000.parquet")
+    pq.write_table(table, folder / "a.parquet", row_group_size=500)
+    (folder / "x.sto").write_bytes(gzip.decompress(Path(SAMPLE_ALIGNMENTS).read_bytes()))
+    wanted = digests(tmp_path / "local")["sequences-00000.parquet"]
+    monkeypatch.setattr(steps, "PART_BYTES", 100_000)
+    for name in ("a.fa", "a.fa.gz", "a.parquet"):
+        output = tmp_path / name.replace(".", "-")
+        ingest(IngestConfig(corpus=[f"{url}/{name}"], output=str(output)))
+        assert digests(output)["sequences-00000.parquet"] == wanted
+    found = ingest(IngestConfig(alignments=[f"{url}/x.sto"], output=str(tmp_path / "families")))
+    assert found.counts["families_read"] == 9
+    with pytest.raises(InputError, match=r"nothing.fa: no such file"):
+        ingest(IngestConfig(corpus=[f"{url}/nothing.fa"], output=str(tmp_path / "n")))
+    with pytest.raises(InputError, match="no way to read it"):
+        ingest(IngestConfig(corpus=["gopher://x/y.fa"], output=str(tmp_path / "n")))
+
+
+def test_inputs_from_an_object_store(tmp_path):
+    """A real S3 server on loopback: a file, a folder, a pattern."""
+    moto = pytest.importorskip("moto.server", reason="needs the extra dev (moto)")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        from pyarrow import fs
+
+        store = fs.S3FileSystem(
+            access_key="a",
+            secret_key="b",
+            endpoint_override=f"{host}:{port}",
+            scheme="http",
+            allow_bucket_creation=True,
+        )
+        store.create_dir("rnas")
+        path = write_fasta(tmp_path / "a.fa", 3000, 4)
+        for name in ("rnas/deep/a.fa", "rnas/deep/b.fa.gz", "rnas/notes.txt"):
+            raw = path.read_bytes()
+            with store.open_output_stream(name, compression=None) as sink:
+                sink.write(gzip.compress(raw) if name.endswith("gz") else raw)
+        query = f"?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
+        environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            for number, (place, files) in enumerate(
+                [("deep/a.fa", 1), ("deep", 2), ("**/*.fa*", 2), ("deep/*.gz", 1)]
+            ):
+                output = tmp_path / f"c{number}"
+                manifest = ingest(
+                    IngestConfig(corpus=[f"s3://rnas/{place}{query}"], output=str(output))
+                )
+                assert len(manifest.details["inputs"]) == files
+                assert manifest.counts["sequences_read"] == 3000 * files
+            with pytest.raises(InputError, match="no such file"):
+                ingest(
+                    IngestConfig(
+                        corpus=[f"s3://rnas/nothing.fa{query}"], output=str(tmp_path / "n")
+                    )
+                )
+    finally:
+        server.stop()
+
+
+def test_ingest_and_describe_the_sample(tmp_path):
+    code, out, err = riboray(
+        "ingest", SAMPLE_CORPUS, "--alignments", SAMPLE_ALIGNMENTS, cwd=tmp_path
+    )
+    assert code == 0, err
+    assert "2,264 read = 2,257 kept + 0 duplicates + 7 rejected + 0 filtered" in err
+    assert json.loads(out)["reasons"]["rejected"] == {"longer than max_length": 7}
+    code, out, err = riboray("corpus-stats", "corpus", "--figure", "page.html", cwd=tmp_path)
+    assert code == 0, err
+    assert json.loads(out)["sequences"]
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    code, _, err = riboray("fetch", "nowhere", cwd=tmp_path)
+    assert code == 2
+    assert "nowhere" in err
