@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from riboray.corpus import IngestConfig, ingest
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from tests.integration.helpers import ROOT, TINY, environment, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -87,6 +89,22 @@ def test_the_job_trains_on_the_cluster(cluster, tmp_path):
     summary = json.loads((tmp_path / "job" / "summary.json").read_text())
     assert summary["steps"] == 6
     assert (tmp_path / "job" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_ingesting_as_a_job_gives_the_same_bytes(cluster, tmp_path):
+    options = {"corpus": [SAMPLE_CORPUS], "alignments": [SAMPLE_ALIGNMENTS]}
+    ingest(IngestConfig(output=str(tmp_path / "here"), **options))
+    done = submit(
+        cluster,
+        *("python", "jobs/ingest.py", SAMPLE_CORPUS, "--alignments", SAMPLE_ALIGNMENTS),
+        *("--output", str(tmp_path / "job")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2,264 read = 2,257 kept" in done.stdout
+    files = sorted(p.name for p in (tmp_path / "here").glob("*.parquet"))
+    assert sorted(p.name for p in (tmp_path / "job").glob("*.parquet")) == files
+    for name in files:
+        assert (tmp_path / "job" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 def test_a_job_that_fails_says_so(cluster):

@@ -16,7 +16,7 @@ from riboray.rayenv import LOCAL, prepare_ray
 __all__ = ["ingest_corpus", "say_counts"]
 
 #: Text that this process ingests itself: starting Ray and its workers takes as long.
-_SMALL_BYTES = 256 << 20
+_SMALL_BYTES = 512 << 20
 
 _KINDS = {
     "sequences": "sequences",
@@ -51,6 +51,8 @@ def say_counts(manifest: Manifest, where: str) -> None:
 def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
     """Make a corpus and return its counts."""
     address = prepare_ray(config.ray_address)
+    if "working_dir_files" in Path.cwd().parts and not Path(config.output).is_absolute():
+        say("  warning     --output is relative: it lies in the job's temporary copy of the code")
     bar: list[Progress] = []
 
     def progress(share: float, figures: str) -> None:

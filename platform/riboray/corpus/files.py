@@ -12,7 +12,16 @@ from typing import Any, BinaryIO, cast
 
 from riboray.errors import InputError
 
-__all__ = ["file_system", "is_gzip", "is_remote", "opened", "opened_raw", "unusable"]
+__all__ = [
+    "file_system",
+    "is_gzip",
+    "is_remote",
+    "local_path",
+    "location",
+    "opened",
+    "opened_raw",
+    "unusable",
+]
 
 
 def is_remote(path: str | Path) -> bool:
@@ -47,12 +56,6 @@ def file_system(url: str) -> tuple[Any, str]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def is_gzip(path: Path) -> bool:
-    """Tell whether a file is gzip by its first bytes, whatever it is called."""
-    with path.open("rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
 
 
 def unusable(path: Path, what: str) -> str | None:
@@ -98,6 +101,11 @@ def opened_raw(path: str | Path, error: type[InputError], what: str) -> Iterator
         raise
     except OSError as cause:
         raise error(path, f"cannot be read ({cause.strerror or first_line(cause)})") from cause
+
+
+def location(path: str) -> str:
+    """Return a path that means the same to a process in another directory."""
+    return path if is_remote(path) else str(local_path(path).resolve())
 
 
 def local_path(path: str | Path) -> Path:

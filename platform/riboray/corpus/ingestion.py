@@ -151,7 +151,7 @@ def ingest(
     the same whatever the order of the input's records, but for records that share a sequence or an
     id: of these the first is kept, or keeps its name.
     """
-    output = Path(config.output)
+    output = Path(config.output).resolve()
     inputs = Inputs.find(config)
     done = finished(output, CORPUS_KIND, inputs.identity)
     if done is not None:

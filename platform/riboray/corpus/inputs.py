@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from riboray.corpus.files import file_system, first_line, is_remote, local_path, opened_raw
+from riboray.corpus.files import (
+    file_system,
+    first_line,
+    is_remote,
+    local_path,
+    location,
+    opened_raw,
+)
 from riboray.errors import CorpusError, FastaError, InputError
 from riboray.manifest import MANIFEST_NAME
 
@@ -34,7 +41,9 @@ class InputFile:
     Attributes
     ----------
     path : str
-        As found; a local path or a URL.
+        As found, below what was given; a local path or a URL. It names the file in what is written.
+    location : str
+        The same, for processes in any directory.
     kind : str
         ``fasta``, ``fasta.gz`` or ``parquet``.
     size : int
@@ -44,6 +53,7 @@ class InputFile:
     """
 
     path: str
+    location: str
     kind: Literal["fasta", "fasta.gz", "parquet"]
     size: int
     identity: str = field(repr=False)
@@ -73,7 +83,7 @@ def find_inputs(paths: Sequence[str]) -> list[InputFile]:
         found += _expand(path)
     seen: set[str] = set()
     for path in found:
-        key = path if is_remote(path) else str(local_path(path).resolve())
+        key = location(path)
         if key in seen:
             raise CorpusError(path, "is given twice")
         seen.add(key)
@@ -171,8 +181,10 @@ def _look_at(path: str) -> InputFile:
             raise FastaError(path, "is empty")
         identity = _identity(path, handle, size)
     if magic == b"PAR1":
-        return InputFile(path, "parquet", size, identity)
-    return InputFile(path, "fasta.gz" if magic[:2] == b"\x1f\x8b" else "fasta", size, identity)
+        return InputFile(path, location(path), "parquet", size, identity)
+    return InputFile(
+        path, location(path), "fasta.gz" if magic[:2] == b"\x1f\x8b" else "fasta", size, identity
+    )
 
 
 def _identity(path: str, handle: BinaryIO, size: int) -> str:

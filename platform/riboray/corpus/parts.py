@@ -161,7 +161,7 @@ def make_text_part(
     """
     if (done := read_note(plan.path("part", source.index, part))) is not None:
         return done
-    path, plain = source.file.path, text is None
+    path, plain = source.file.location, text is None
     if text is None:
         text = read_part(path, source.file.size, part, plan.part_bytes)
     try:
@@ -196,7 +196,7 @@ def make_group(plan: Plan, source: Source, group: int, first: int, parts: int) -
     done = [read_note(plan.path("part", source.index, first + k)) for k in range(parts)]
     if all(note is not None for note in done):
         return [note for note in done if note is not None]
-    blocks = group_blocks(source.file.path, group, parts, plan.columns)
+    blocks = group_blocks(source.file.location, group, parts, plan.columns)
     return [
         put_block(plan, source.index, first + k, block, source.role)
         for k, block in enumerate(blocks)
@@ -355,7 +355,7 @@ def parts_of(plan: Plan, source: Source) -> Iterator[int]:
 def make_stream(plan: Plan, source: Source) -> list[Report]:
     """Make all parts of one compressed FASTA file, one after the other."""
     reports, records = [], 0
-    for part, text in stream_parts(source.file.path, plan.part_bytes):
+    for part, text in stream_parts(source.file.location, plan.part_bytes):
         reports.append(make_text_part(plan, source, part, text, records))
         records += reports[-1]["records"]
     return reports

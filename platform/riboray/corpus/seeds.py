@@ -30,8 +30,9 @@ class SeedTask:
 
     Attributes
     ----------
-    paths : tuple of str
-        Stockholm files; a file's place among them is its source.
+    paths, locations : tuple of str
+        Stockholm files, as given and for processes in any directory; a file's place among them is
+        its source.
     into_corpus : bool
         Whether the sequences are the corpus, or only to compare it with.
     held_out_share, held_out : float, tuple of str
@@ -40,6 +41,7 @@ class SeedTask:
 
     plan: Plan
     paths: tuple[str, ...]
+    locations: tuple[str, ...]
     into_corpus: bool
     per_family: int
     min_identity: float
@@ -70,8 +72,8 @@ def make_seeds(task: SeedTask) -> dict[str, Any]:
         seed=task.seed,
     )
     families = Families(task.plan.rules, rules)
-    for path in task.paths:
-        for family in read_stockholm(path):
+    for path, location in zip(task.paths, task.locations, strict=True):
+        for family in read_stockholm(location):
             families.add(path, family)
     held_out = _held_out(task, families)
     _write_pairs(work, families, held_out)

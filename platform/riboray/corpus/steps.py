@@ -18,6 +18,7 @@ from riboray.corpus.account import (
 from riboray.corpus.buckets import read_note, write_note
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.fasta import PART_BYTES, stream_parts
+from riboray.corpus.files import location, opened_raw
 from riboray.corpus.foreign import list_groups
 from riboray.corpus.ingestion import GZIP_FACTOR, Inputs, Runner
 from riboray.corpus.mapping import join_bucket, make_mapping_part, stream_lines
@@ -111,8 +112,6 @@ class Run:
 
     @cached_property
     def _mapping_bytes(self) -> int:
-        from riboray.corpus.files import opened_raw
-
         assert self.config.id_mapping is not None
         with opened_raw(self.config.id_mapping, CorpusError, "tab-separated") as handle:
             packed = handle.read(2) == b"\x1f\x8b"
@@ -147,6 +146,7 @@ class Run:
         task = SeedTask(
             plan=self.plan,
             paths=tuple(config.alignments),
+            locations=tuple(location(path) for path in config.alignments),
             into_corpus=not config.corpus,
             per_family=config.pairs_per_family,
             min_identity=config.pair_min_identity,
@@ -189,7 +189,7 @@ class Run:
             elif source.file.kind == "parquet":
                 first = 0
                 for group in list_groups(
-                    source.file.path, self.config.columns, self.plan.part_bytes
+                    source.file.location, self.config.columns, self.plan.part_bytes
                 ):
                     yield make_group, (self.plan, source, group.index, first, group.parts)
                     first += group.parts
@@ -206,7 +206,7 @@ class Run:
                 yield make_text_part, (self.plan, source, part, b"")
             return
         parts, records = [], 0
-        for part, text in stream_parts(source.file.path, self.plan.part_bytes):
+        for part, text in stream_parts(source.file.location, self.plan.part_bytes):
             known = read_note(self.plan.path("part", source.index, part)) is not None
             yield make_text_part, (self.plan, source, part, b"" if known else text, records)
             records += text.count(b"\n>") + text.startswith(b">")
