@@ -43,7 +43,7 @@ class PretrainConfig:
     """
 
     corpus: list[str] = field(default_factory=list)
-    """FASTA (plain or gzip) or Parquet files, or one corpus directory that `riboray ingest` made."""
+    """FASTA (plain or gzip) or Parquet files, or one corpus directory made by `riboray ingest`."""
     alignments: list[str] = field(default_factory=list)
     """Stockholm files (plain or gzip), such as Rfam.seed.gz. Without --corpus their sequences are
     the corpus too."""
