@@ -14,13 +14,12 @@ from riboray.errors import InputError
 
 __all__ = [
     "file_system",
-    "is_gzip",
+    "first_line",
     "is_remote",
     "local_path",
     "location",
     "opened",
     "opened_raw",
-    "unusable",
 ]
 
 
