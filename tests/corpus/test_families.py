@@ -183,7 +183,7 @@ def test_families_kept_out_take_their_sequences_along(tmp_path):
     counts = manifest.counts
     assert (counts["families_filtered"], counts["rows_filtered"]) == (1, 4)
     assert counts["sequences_filtered"] == 2
-    assert manifest.details["reasons"]["filtered"] == {"sequence excluded": 2}
+    assert manifest.details["reasons"]["filtered"] == {"member of an excluded family": 2}
     # The same without a corpus of their own: the rows are filtered by their family.
     manifest, folder = make(
         tmp_path, ONE + TWO, name="d", exclude_families=[str(tmp_path / "list.txt")]

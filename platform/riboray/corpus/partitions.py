@@ -17,7 +17,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from riboray.corpus.buckets import bucket_of, read_buckets, read_note, write_buckets
-from riboray.corpus.parts import DATA, EXCLUDE, HELD_OUT, LEFT_SCHEMA, MEMBER, PART_SCHEMA, Plan
+from riboray.corpus.parts import (
+    DATA,
+    EXCLUDE,
+    EXCLUDED_MEMBER,
+    HELD_OUT,
+    LEFT_SCHEMA,
+    MEMBER,
+    PART_SCHEMA,
+    Plan,
+)
 from riboray.corpus.records import CATEGORIES, is_validation
 from riboray.corpus.strings import Strings, base_hash, equal_neighbours, hash_rows
 
@@ -116,7 +125,7 @@ def make_partition(task: Partition) -> dict[str, Any]:
     data = (groups.role & DATA) > 0
     bits = np.bitwise_or.reduceat(groups.role, groups.starts) if len(groups.starts) else groups.role
     first = _first_of_group(groups, data)
-    excluded = (bits & EXCLUDE) > 0
+    excluded = (bits & (EXCLUDE | EXCLUDED_MEMBER)) > 0
     kept_groups = np.flatnonzero((first >= 0) & ~excluded)
     kept = groups.order[first[kept_groups]]
     kept_table = _kept_table(table, groups, kept_groups, kept)
@@ -129,11 +138,17 @@ def make_partition(task: Partition) -> dict[str, Any]:
     is_out = data & excluded[groups.of_row]
     is_repeat = data & ~is_out
     is_repeat[first[kept_groups]] = False
-    repeats, out = np.flatnonzero(is_repeat), np.flatnonzero(is_out)
-    left.append(_left_rows(table, groups.order[out], "filtered", "same sequence as one excluded"))
+    repeats = np.flatnonzero(is_repeat)
+    by_sequence = (bits & EXCLUDE)[groups.of_row] > 0
+    for code, chosen, reason in (
+        (15, is_out & by_sequence, "same sequence as one excluded"),
+        (17, is_out & ~by_sequence, "same sequence as a member of an excluded family"),
+    ):
+        out = groups.order[np.flatnonzero(chosen)]
+        left.append(_left_rows(table, out, "filtered", reason))
+        counts.update(_count(table, out, "filtered", code))
     counts.update(_count(table, kept, "kept"))
     counts.update(_count(table, groups.order[repeats], "duplicates"))
-    counts.update(_count(table, groups.order[out], "filtered", 15))
     _write_repeats(task, table, groups.order[repeats], row_of_group[groups.of_row[repeats]])
     left_table = pa.concat_tables(left)
     path = partition_path(plan, "out", task.number, task.round)

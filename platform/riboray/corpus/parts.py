@@ -42,6 +42,7 @@ from riboray.errors import FastaError
 __all__ = [
     "DATA",
     "EXCLUDE",
+    "EXCLUDED_MEMBER",
     "HELD_OUT",
     "LEFT_SCHEMA",
     "MEMBER",
@@ -57,9 +58,9 @@ __all__ = [
     "split_place",
 ]
 
-DATA, EXCLUDE, MEMBER, HELD_OUT = 1, 2, 4, 8
-"""Bits of a row's role: a record of the corpus; one that must not be in it; a member of a family;
-a member of a family held out for validation."""
+DATA, EXCLUDE, MEMBER, HELD_OUT, EXCLUDED_MEMBER = 1, 2, 4, 8, 16
+"""Bits of a row's role: a record of the corpus; one that must not be in it; a member of a family; a
+member of a family held out for validation; a member of a family that must not be in it."""
 
 _SOURCE_SHIFT, _PART_SHIFT = np.uint64(46), np.uint64(26)
 

@@ -141,6 +141,7 @@ CATEGORIES: dict[int, Category] = {
     14: Category("filtered", "not in the id mapping"),
     15: Category("filtered", "sequence excluded"),
     16: Category("rejected", "id of another sequence"),
+    17: Category("filtered", "member of an excluded family"),
 }
 """Why a record is left out, by code. ``rejected`` records cannot be used; ``filtered`` ones are
 left out because the options say so."""

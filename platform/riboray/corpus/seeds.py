@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from riboray.corpus.buckets import read_buckets, read_note, write_buckets, write_note
 from riboray.corpus.families import Families, PairRules, choose_held_out
-from riboray.corpus.parts import DATA, EXCLUDE, HELD_OUT, MEMBER, Plan, Report, put_block
+from riboray.corpus.parts import DATA, EXCLUDED_MEMBER, HELD_OUT, MEMBER, Plan, Report, put_block
 from riboray.corpus.records import MEMBER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA, hash64
 from riboray.corpus.screening import Block
 from riboray.corpus.shards import cut_evenly, row_group_size, write_table
@@ -130,7 +130,7 @@ def _write_sequences(task: SeedTask, families: Families, held_out: set[str]) -> 
         out = [row for row in rows if row[6]]
         if out:
             block = _block(out)
-            reports.append(put_block(task.plan, source, 0, block, EXCLUDE, numbered=True))
+            reports.append(put_block(task.plan, source, 0, block, EXCLUDED_MEMBER, numbered=True))
         rows = rows if task.into_corpus else [row for row in rows if not row[6]]
         base = MEMBER | (DATA if task.into_corpus else 0)
         roles = [base | (HELD_OUT if row[2] in held_out else 0) for row in rows]
