@@ -15,6 +15,8 @@ __all__ = ["RayRunner", "ray_runner"]
 
 #: Bytes of arguments, such as decompressed text, that may wait in the object store.
 _BYTES_AHEAD = 320 << 20
+#: Seconds that tasks get to end when one has failed.
+_PATIENCE = 15.0
 
 
 @ray.remote(num_cpus=1, max_retries=20)
@@ -56,8 +58,11 @@ class RayRunner:
             while running:
                 yield from self._collect(running)
         finally:
+            # Whoever clears up after a failure must not have somebody write beside them.
             for reference in running:
                 ray.cancel(reference)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
 
     @staticmethod
     def _collect(running: dict[Any, int]) -> Iterator[Any]:
