@@ -17,7 +17,7 @@ from riboray.corpus.buckets import read_buckets
 from riboray.corpus.naming import renamed
 from riboray.corpus.partitions import REPEAT_SCHEMA, partition_path
 from riboray.corpus.parts import Plan, Report, place_of, split_place
-from riboray.corpus.records import CATEGORIES, DUPLICATE_SCHEMA
+from riboray.corpus.records import CATEGORIES, DUPLICATE_SCHEMA, REJECT_SCHEMA
 from riboray.corpus.shards import in_groups, write_tables
 from riboray.manifest import FileEntry
 
@@ -156,7 +156,6 @@ def commonest_reason(plan: Plan, reports: Sequence[Report]) -> str:
 
 def write_left_out(
     path: Path,
-    schema: pa.Schema,
     finished: list[Path],
     located: list[Path],
     banned: list[list[Any]],
@@ -166,7 +165,7 @@ def write_left_out(
 
     Parameters
     ----------
-    path, schema : Path, pa.Schema
+    path : Path
         The file.
     finished : list of Path
         Files whose rows name file and record already.
@@ -191,13 +190,13 @@ def write_left_out(
                     batch["place"].to_numpy(), batch["record"].to_numpy()
                 )
                 columns = {name: batch[name] for name in ("id", "outcome", "reason")}
-                yield pa.table({"file": files, "record": records, **columns}, schema=schema)
+                yield pa.table({"file": files, "record": records, **columns}, schema=REJECT_SCHEMA)
         for place, record, name, *_ in banned:
             source, number = origins.find(place, record)
             row = [[source], [number], [name], ["rejected"], ["id of another sequence"]]
-            yield pa.table(row, schema=schema)
+            yield pa.table(row, schema=REJECT_SCHEMA)
 
-    return write_tables(path, in_groups(tables(), schema, _ROWS), schema)
+    return write_tables(path, in_groups(tables(), REJECT_SCHEMA, _ROWS), REJECT_SCHEMA)
 
 
 def write_duplicates(

@@ -15,7 +15,6 @@ from riboray.alphabet import IUPAC_NUCLEOTIDES
 __all__ = [
     "CATEGORIES",
     "DUPLICATE_SCHEMA",
-    "LONG_SCHEMA",
     "MEMBER_SCHEMA",
     "PAIR_SCHEMA",
     "REJECT_SCHEMA",
@@ -88,7 +87,8 @@ REJECT_SCHEMA = pa.schema(
     metadata=SCHEMA_METADATA,
 )
 """One record that is not in the corpus a row. ``outcome`` is ``rejected`` (it cannot be used),
-``filtered`` (the options leave it out) or, for rows of seed alignments, ``duplicate``."""
+``filtered`` (the options leave it out) or, for rows of seed alignments, ``duplicate``. Over-long
+records that were ``windowed`` or ``truncated`` are listed in the same form."""
 
 DUPLICATE_SCHEMA = pa.schema(
     [
@@ -103,18 +103,6 @@ DUPLICATE_SCHEMA = pa.schema(
 )
 """One record a row whose sequence is in the corpus under another id, ``kept_id``: of records with
 one sequence, the first in the order of the input is kept."""
-
-LONG_SCHEMA = pa.schema(
-    [
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("record", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("outcome", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-    ],
-    metadata=SCHEMA_METADATA,
-)
-"""One over-long record a row that was not left out but ``windowed`` or ``truncated``."""
 
 
 class Category(NamedTuple):

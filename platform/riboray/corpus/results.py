@@ -11,7 +11,6 @@ from riboray.corpus.account import Origins, write_duplicates, write_left_out
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.partitions import partition_path
 from riboray.corpus.parts import Plan, Report
-from riboray.corpus.records import LONG_SCHEMA, REJECT_SCHEMA
 from riboray.corpus.seeds import write_seed_tables
 from riboray.corpus.shards import Shard, plan_shards, row_group_size
 
@@ -84,12 +83,12 @@ class Results:
         more = [plan.work / "seeds-left.arrow"] if self.has_seeds else []
         rejects = output / "rejects.parquet"
         tasks: list[Task] = [
-            (write_left_out, (rejects, REJECT_SCHEMA, more, located, self.banned, self.origins)),
+            (write_left_out, (rejects, more, located, self.banned, self.origins)),
             (write_duplicates, (output, plan, self.turns, self.names, self.origins)),
         ]
         if self.config.on_long != "reject":
             long = output / "long.parquet"
-            tasks.append((write_left_out, (long, LONG_SCHEMA, [], left, [], self.origins)))
+            tasks.append((write_left_out, (long, [], left, [], self.origins)))
         if self.has_seeds:
             size = self.config.rows_per_shard
             tasks.append((write_seed_tables, (output, plan.work, size)))
