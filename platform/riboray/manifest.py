@@ -23,6 +23,7 @@ from riboray.errors import CorpusError, OutputError
 
 __all__ = [
     "MANIFEST_NAME",
+    "OWNER_NAME",
     "FileEntry",
     "Manifest",
     "atomic_directory",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
+OWNER_NAME = "owner.json"
 SCHEMA_VERSION = 1
 
 
@@ -201,7 +203,9 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     return manifest
 
 
-_OWNER_NAME = "owner.json"
+def _holds_something(directory: Path) -> bool:
+    """Tell whether a directory is not empty, but for a marker that was never finished."""
+    return any(not entry.name.startswith(f".{OWNER_NAME}.") for entry in directory.iterdir())
 
 
 def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
@@ -226,9 +230,9 @@ def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
     OutputError
         If the directory holds something else, or was made from other inputs or options.
     """
-    marker = directory / _OWNER_NAME
+    marker = directory / OWNER_NAME
     if not marker.is_file():
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        if directory.exists() and (not directory.is_dir() or _holds_something(directory)):
             raise OutputError(directory, "exists already and holds something else")
         return None
     try:
@@ -280,5 +284,5 @@ def claim(directory: Path, kind: str, identity: str) -> None:
     """
     finished(directory, kind, identity)
     directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / _OWNER_NAME).is_file():
-        write_json(directory / _OWNER_NAME, {"kind": kind, "identity": identity})
+    if not (directory / OWNER_NAME).is_file():
+        write_json(directory / OWNER_NAME, {"kind": kind, "identity": identity})

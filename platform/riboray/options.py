@@ -158,6 +158,8 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
             joined.append(argument)
             wants_value = False
     for flag, items in values.items():
+        if not items:  # an unset variable of a script must not mean "no limit"
+            raise ConfigError(f"{flag} needs a value")
         whole = len(items) == 1 and items[0].startswith("[")
         listed = f"[{', '.join(items)}]" if flag in numbers else json.dumps(items)
         joined += [flag, items[0] if whole else listed]

@@ -43,6 +43,7 @@ class Result:
     out: list = field(default_factory=list)  # file, record, id, outcome
     long: list = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
+    nothing_to_exclude: bool = False
 
 
 def outcome_of(name, sequence, options):
@@ -74,7 +75,11 @@ def pieces_of(name, sequence, options):
         return [(name, sequence)]
     windows = options.get("on_long") == "window"
     starts = window_starts(len(sequence), width) if windows else [0]
-    spans = [s for s in starts if set(sequence[s : s + width]) & set("ACGU")]
+    share = {s: sum(c in CODES for c in sequence[s : s + width]) for s in starts}
+    most = options.get("max_ambiguity", 1.0) * width if windows else width
+    spans = [s for s in starts if share[s] < width and share[s] <= most]
+    if not spans and min(share.values()) < width:
+        spans = [min(starts, key=share.get)]
     if not spans:
         first = next(i for i, c in enumerate(sequence) if c in "ACGU")
         spans = [min(first, len(sequence) - width)]
@@ -86,11 +91,17 @@ def ingest(paths, excluded=(), **options):
     result = Result()
     forbidden = set()
     for path in excluded:
-        for _, name, _, text in read(path):
-            sequence = text.upper().replace("T", "U")
-            lenient = {"min_length": 1, "max_length": 10**9}
-            if outcome_of(name, sequence, lenient) is None:
-                forbidden |= {s for _, s in pieces_of(name, sequence, options)}
+        usable = 0
+        for _, _, _, text in read(path):
+            sequence = text.upper().replace("T", "U").translate(str.maketrans("", "", "-.~_*"))
+            if outcome_of("x", sequence, {"min_length": 1, "max_length": 10**9}) is None:
+                usable += 1
+                long = options.get("on_long", "reject") != "reject"
+                pieces = pieces_of("x", sequence, options) if long else [("x", sequence)]
+                forbidden |= {s for _, s in pieces}
+        if not usable:
+            result.nothing_to_exclude = True
+            return result
     by_sequence = {}
     uses = Counter()
     suffixed = []

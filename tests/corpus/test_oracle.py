@@ -117,6 +117,10 @@ def test_against_plain_python(monkeypatch, files, excluded, options, part, parti
             rows_per_shard=5,
             **options,
         )
+        if wanted.nothing_to_exclude:
+            with pytest.raises(CorpusError, match="no usable sequence to exclude among"):
+                ingest(config)
+            return
         if not wanted.counts.get("sequences_kept"):
             with pytest.raises(CorpusError, match="no usable sequence"):
                 ingest(config)

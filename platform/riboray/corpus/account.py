@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from riboray.corpus.buckets import read_buckets
+from riboray.corpus.config import IngestConfig
 from riboray.corpus.naming import renamed
 from riboray.corpus.partitions import REPEAT_SCHEMA, partition_path
-from riboray.corpus.parts import Plan, Report, place_of, split_place
+from riboray.corpus.parts import Plan, Report, Source, place_of, split_place
 from riboray.corpus.records import CATEGORIES, DUPLICATE_SCHEMA, REJECT_SCHEMA
 from riboray.corpus.shards import in_groups, write_tables
 from riboray.manifest import FileEntry
@@ -27,6 +28,7 @@ __all__ = [
     "check_counts",
     "commonest_reason",
     "counts_of",
+    "details_of",
     "reasons_of",
     "write_duplicates",
     "write_left_out",
@@ -143,11 +145,37 @@ def reasons_of(
     return reasons
 
 
-def commonest_reason(plan: Plan, reports: Sequence[Report]) -> str:
+def details_of(
+    config: IngestConfig,
+    sources: Sequence[Source],
+    seeds: dict[str, Any] | None,
+    reports: Sequence[Report],
+    notes: Sequence[dict[str, Any]],
+    banned: Sequence[Sequence[Any]],
+) -> dict[str, Any]:
+    """Return what a reader of the corpus may want to know besides its counts."""
+    return {
+        "reasons": reasons_of(reports, notes, banned),
+        "nucleotides": sum(note["nucleotides"] for note in notes),
+        "inputs": [
+            {"path": s.file.path, "kind": s.file.kind, "bytes": s.file.size} for s in sources
+        ],
+        "pairs_excluded": seeds["pairs_excluded"] if seeds else 0,
+        "split": {
+            "by": config.split_by,
+            "validation_share": config.validation_share,
+            "validation_families": seeds["held_out"] if seeds else [],
+            "validation_sequences": sum(note["validation"] for note in notes),
+            "pairs_of_held_out_sequences": seeds["pairs_held_out"] if seeds else 0,
+        },
+    }
+
+
+def commonest_reason(plan: Plan, reports: Sequence[Report], out: Sequence[Path]) -> str:
     """Say for what reason most records were left out, for the message that none is left."""
     reasons: Counter[str] = Counter()
     paths = [plan.path("left", n["source"], n["part"]) for n in reports if n["data"]]
-    for path in paths:
+    for path in [*paths, *out]:
         for batch in read_buckets([path], 0):
             for entry in pc.value_counts(batch["reason"]).to_pylist():
                 reasons[entry["values"]] += entry["counts"]

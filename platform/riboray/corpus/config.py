@@ -122,6 +122,11 @@ class IngestConfig:
     """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is None and name not in ("id_mapping", "num_workers", "ray_address"):
+                raise ConfigError(f"{name} must not be empty; leave it out")
+            if isinstance(value, list) and "" in value:
+                raise ConfigError(f"{name} holds an empty value")
         if not self.corpus and not self.alignments:
             raise ConfigError("nothing to ingest: give --corpus, --alignments or both")
         if not 1 <= self.min_length <= self.max_length:
@@ -140,8 +145,10 @@ class IngestConfig:
         if not 0 <= self.pair_min_identity <= self.pair_max_identity <= 1:
             span = f"{self.pair_min_identity:g} to {self.pair_max_identity:g}"
             raise ConfigError(f"pair identities from {span} leave no pair")
-        if any(taxid < 0 for taxid in self.taxid):
-            raise ConfigError("a taxid is a positive number")
+        if any(not 0 <= taxid < 1 << 31 for taxid in self.taxid):
+            raise ConfigError("a taxid is a positive number below 2,147,483,648")
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, not {self.seed}")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

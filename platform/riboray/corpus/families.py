@@ -13,20 +13,27 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from riboray.alphabet import normalise
+from riboray.alphabet import IUPAC_NUCLEOTIDES, normalise
 from riboray.corpus.records import MEMBER_SCHEMA, PAIR_SCHEMA, Reject, hash64, why_rejected
 from riboray.corpus.screening import Rules
 from riboray.corpus.stockholm import FamilyAlignment
 from riboray.corpus.structure import base_pairs, project_structure
 
-__all__ = ["Families", "PairRules", "choose_held_out"]
+__all__ = ["ORIGIN_SCHEMA", "Families", "PairRules", "choose_held_out", "pairs_of"]
 
 GAPS = "-.~_"
 _GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
 _WITHOUT_GAPS = str.maketrans("", "", GAPS)
 
+_AMBIGUITY_CODES = [code for code in IUPAC_NUCLEOTIDES if code not in "ACGU"]
+
 #: Pairs of a large family that are looked at, for each that is wanted, when identity is limited.
 _CANDIDATES = 50
+
+ORIGIN_SCHEMA = MEMBER_SCHEMA.append(pa.field("file", pa.string())).append(
+    pa.field("record", pa.int64())
+)
+"""Members with the file and the number of the alignment that they come from."""
 
 Rows = NDArray[np.uint8]
 
@@ -55,6 +62,10 @@ class Families:
         Families and rows that are left out.
     pairs, members : list of pyarrow.Table
         One table a family.
+    warnings : list of str
+        What a user should know.
+    matched : set of str
+        Those names of families to exclude that a family has.
     sequences : list of tuple
         File, family number, accession, name, id, sequence and whether the family is excluded, of
         every row.
@@ -68,6 +79,7 @@ class Families:
     members: list[pa.Table] = field(default_factory=list)
     sequences: list[tuple[str, int, str, str, str, str, bool]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    matched: set[str] = field(default_factory=set)
     _accessions: set[str] = field(default_factory=set)
 
     @property
@@ -84,22 +96,24 @@ class Families:
         accession = family.accession
         where = (file, family.number, accession)
         self.counts["families_read"] += 1
-        if accession in self._accessions:
-            why = "a family of this accession stands above"
-            self._leave_out("families", "rejected", where, why)
-            return
-        self._accessions.add(accession)
         excluded = bool({accession, family.name} & set(self.rules.excluded_families))
+        self.matched |= {accession, family.name} & set(self.rules.excluded_families)
         texts = [normalise(row.translate(_WITHOUT_GAPS)) for row in family.rows]
         for name, text in zip(family.ids, texts, strict=True):
             entry = (file, family.number, accession, family.name, name, text, excluded)
             self.sequences.append(entry)
-        kept = self._usable_rows(file, family, texts, excluded)
+        again = accession in self._accessions
+        self._accessions.add(accession)
+        kept = self._usable_rows(file, family, texts, excluded, again)
+        if again:
+            why = "a family of this accession stands above"
+            self._leave_out("families", "rejected", where, why)
+            return
         if excluded:
             self._leave_out("families", "filtered", where, "the family is excluded")
             return
         rows = np.array([_row_bytes(family.rows[k]) for k in kept], dtype=np.uint8)
-        self._add_members(family, kept, texts, rows)
+        self._add_members(file, family, kept, texts, rows)
         if len(kept) < 2:
             why = f"{len(kept)} usable sequence{'s'[: len(kept) != 1]}; a pair needs two"
             self._leave_out("families", "rejected", where, why)
@@ -114,7 +128,12 @@ class Families:
         self.pairs.append(table)
 
     def _usable_rows(
-        self, file: str, family: FamilyAlignment, texts: list[str], excluded: bool
+        self,
+        file: str,
+        family: FamilyAlignment,
+        texts: list[str],
+        excluded: bool,
+        again: bool,
     ) -> list[int]:
         seen: set[str] = set()
         kept = []
@@ -124,10 +143,19 @@ class Families:
             self.counts["rows_read"] += 1
             keep = rules.ambiguity == "keep"
             why = why_rejected(text, rules.min_length, rules.max_length, ambiguity=keep)
+            codes = sum(text.count(code) for code in _AMBIGUITY_CODES)
             if excluded:
                 self._leave_out("rows", "filtered", where, f"row {number}: the family is excluded")
+            elif again:
+                self._leave_out("rows", "rejected", where, f"row {number}: its family stands above")
             elif why is not None:
-                self._leave_out("rows", "rejected", where, f"row {number}: {why}")
+                short = "shorter than" in why
+                outcome = "filtered" if short else "rejected"
+                self._leave_out("rows", outcome, where, f"row {number}: {why}")
+            elif codes > rules.max_ambiguity * len(text):
+                self._leave_out(
+                    "rows", "filtered", where, f"row {number}: too many ambiguity codes"
+                )
             elif text in seen:
                 self._leave_out("rows", "duplicates", where, f"row {number}: sequence stands above")
             else:
@@ -137,7 +165,7 @@ class Families:
         return kept
 
     def _add_members(
-        self, family: FamilyAlignment, kept: list[int], texts: list[str], rows: Rows
+        self, file: str, family: FamilyAlignment, kept: list[int], texts: list[str], rows: Rows
     ) -> None:
         if not kept:
             return
@@ -157,8 +185,10 @@ class Families:
             "sequence": [texts[k] for k in kept],
             "dot_bracket": pa.array([s[0] for s in structures], pa.string()),
             "ss_classes": pa.array([s[1] for s in structures], pa.string()),
+            "file": [file] * len(kept),
+            "record": [family.number] * len(kept),
         }
-        self.members.append(pa.table(columns, schema=MEMBER_SCHEMA))
+        self.members.append(pa.table(columns, schema=ORIGIN_SCHEMA))
 
 
 def choose_held_out(families: Sequence[str], share: float, seed: int) -> list[str]:

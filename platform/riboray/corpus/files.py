@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import stat
 import zlib
@@ -99,7 +100,14 @@ def opened_raw(path: str | Path, error: type[InputError], what: str) -> Iterator
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise
     except OSError as cause:
-        raise error(path, f"cannot be read ({cause.strerror or first_line(cause)})") from cause
+        reason = f"cannot be read ({cause.strerror or first_line(cause)})"
+        failure = error(path, reason)
+        # Parquet's own complaints carry no number. Anything else but these may have passed when
+        # the same command is given again, and what is done by then must be kept.
+        lasting = (None, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+        if is_remote(path) or cause.errno not in lasting:
+            failure.exit_code = 1
+        raise failure from cause
 
 
 def location(path: str) -> str:

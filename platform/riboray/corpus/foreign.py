@@ -21,6 +21,9 @@ from riboray.errors import CorpusError
 
 __all__ = ["RowGroup", "group_blocks", "list_groups"]
 
+#: Rows of a part, at most.
+_MOST_ROWS = 65_536
+
 _USUAL = {
     "id": ("id", "urs", "name", "accession", "seq_id"),
     "sequence": ("sequence", "seq"),
@@ -69,7 +72,9 @@ def list_groups(path: str, names: ColumnNames, part_bytes: int = PART_BYTES) -> 
             group = metadata.row_group(index)
             wanted = [leaves[name] for name in found.values() if name in leaves]
             size = sum(group.column(i).total_uncompressed_size for i in wanted)
-            parts = min(max(-(-size // part_bytes), 1), max(group.num_rows, 1))
+            # Sizes are those of the encoded columns: repeated texts take far more when read.
+            parts = max(-(-size // part_bytes), -(-group.num_rows // _MOST_ROWS), 1)
+            parts = min(parts, max(group.num_rows, 1))
             groups.append(RowGroup(index, group.num_rows, parts))
     if not sum(group.rows for group in groups):
         raise CorpusError(path, "is empty")
@@ -87,6 +92,8 @@ def _find_columns(path: str, schema: pa.Schema, names: ColumnNames) -> dict[str,
             wanted = f"named {asked!r}" if asked else f"for the {ours}"
             has = ", ".join(schema.names)
             raise CorpusError(path, f"no column {wanted} (--columns.{ours}); it has {has}")
+        if match is not None and schema.names.count(match) > 1:
+            raise CorpusError(path, f"has several columns called {match!r}")
         if match is not None:
             found[ours] = match
     return found

@@ -12,6 +12,7 @@ it, and the next run, which sees another boot, begins again.
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -21,9 +22,11 @@ from typing import Any, Protocol
 
 import yaml
 
+from riboray import __version__
 from riboray.corpus.config import IngestConfig
-from riboray.corpus.inputs import InputFile, find_inputs, identify
-from riboray.errors import CorpusError, RiborayError, StockholmError
+from riboray.corpus.files import location
+from riboray.corpus.inputs import InputFile, find_inputs, identify, local_size
+from riboray.errors import ConfigError, CorpusError, RiborayError, StockholmError
 from riboray.manifest import (
     Manifest,
     atomic_path,
@@ -41,6 +44,8 @@ CORPUS_KIND = "corpus"
 
 #: Bytes on disk, while it works, for a byte of text: parts, partitions and the shards themselves.
 _ROOM = 3.0
+#: The same with windows, which overlap by half, each with the description of its record.
+_ROOM_WITH_WINDOWS = 8.0
 #: How much gzip shortens FASTA, about.
 GZIP_FACTOR = 4
 
@@ -93,8 +98,16 @@ class Inputs:
         InputError
             If one is missing, unreadable or empty.
         """
-        corpus, exclude = find_inputs(config.corpus), find_inputs(config.exclude)
+        output = Path(config.output).resolve()
+        corpus = find_inputs(config.corpus, output)
+        exclude = find_inputs(config.exclude, output, validation=True)
         families = config.families_to_exclude()
+        if families and not config.alignments and all(f.kind != "parquet" for f in corpus):
+            raise ConfigError(
+                "--exclude-families needs --alignments with these families (or Parquet files that "
+                "name families): nothing else says which sequences are meant"
+            )
+        _refuse_twice(config.alignments)
         values = config.fingerprint_values()
         values["corpus"] = [file.identity for file in corpus]
         values["exclude"] = [file.identity for file in exclude]
@@ -105,6 +118,14 @@ class Inputs:
         if config.id_mapping is not None:
             values["id_mapping"] = identify(config.id_mapping, CorpusError, "tab-separated")
         return cls(corpus, exclude, families, fingerprint(values))
+
+    def room_bytes(self, config: IngestConfig) -> float:
+        """Bytes on disk that the run needs while it works, about."""
+        factor = _ROOM if config.on_long != "window" else _ROOM_WITH_WINDOWS
+        mapping = [] if config.id_mapping is None else [config.id_mapping]
+        # Pairs take about ten times the size of gzipped seed alignments.
+        others = 10 * sum(map(local_size, config.alignments)) + 4 * sum(map(local_size, mapping))
+        return factor * self.text_bytes + others
 
     @property
     def text_bytes(self) -> int:
@@ -158,7 +179,7 @@ def ingest(
         _tidy(output)
         report(f"corpus {output} is complete already")
         return done
-    room = _ROOM * inputs.text_bytes
+    room = inputs.room_bytes(config)
     check_disk(output, room, "choose another --output, or ingest fewer files")
     new_parents = [path for path in (output, *output.parents) if not path.exists()]
     claim(output, CORPUS_KIND, inputs.identity)
@@ -194,7 +215,8 @@ def _make(
     work = output / "work"
     boot = _boot()
     mark = work / "boot"
-    if work.exists() and not (mark.is_file() and mark.read_text() == boot):
+    if work.exists() and not (mark.is_file() and _goes_on(mark.read_text(), boot)):
+        report("what an earlier run left may be torn, or is of another version: beginning again")
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)
     mark.write_text(boot)
@@ -209,12 +231,26 @@ def _make(
     )
 
 
+def _refuse_twice(paths: list[str]) -> None:
+    places = [location(path) for path in paths]
+    for number, (path, place) in enumerate(zip(paths, places, strict=True)):
+        if place in places[:number]:
+            raise CorpusError(path, "is given twice")
+
+
 def _boot() -> str:
-    """Return what changes when the machine starts anew."""
+    """Return the version at work, the machine, and what changes when the machine starts anew."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return "unknown"
+        boot = "unknown"
+    return f"{__version__} {platform.node()} {boot}"
+
+
+def _goes_on(before: str, now: str) -> bool:
+    """Tell whether work of another run can be trusted: not after its machine went down."""
+    old, new = before.split(), now.split()
+    return old[:1] == new[:1] and (old[1:2] != new[1:2] or old == new)
 
 
 def _tidy(output: Path) -> None:

@@ -20,7 +20,7 @@ from riboray.corpus.files import (
     opened_raw,
 )
 from riboray.errors import CorpusError, FastaError, InputError
-from riboray.manifest import MANIFEST_NAME
+from riboray.manifest import MANIFEST_NAME, OWNER_NAME
 
 __all__ = ["FASTA_SUFFIXES", "InputFile", "find_inputs", "identify"]
 
@@ -59,7 +59,9 @@ class InputFile:
     identity: str = field(repr=False)
 
 
-def find_inputs(paths: Sequence[str]) -> list[InputFile]:
+def find_inputs(
+    paths: Sequence[str], output: Path | None = None, *, validation: bool = False
+) -> list[InputFile]:
     """Find the files that paths, folders, patterns and URLs stand for.
 
     Parameters
@@ -67,6 +69,10 @@ def find_inputs(paths: Sequence[str]) -> list[InputFile]:
     paths : sequence of str
         A folder stands for the FASTA and Parquet files below it, by their endings; a folder that
         `riboray ingest` made, for its sequences. A pattern holds ``*``, ``?`` or ``[``.
+    output : Path, optional
+        A directory in which nothing is input, though it may lie in a folder given.
+    validation : bool
+        Whether what a corpus sets apart for validation is taken, too.
 
     Returns
     -------
@@ -80,22 +86,27 @@ def find_inputs(paths: Sequence[str]) -> list[InputFile]:
     """
     found: list[str] = []
     for path in paths:
-        found += _expand(path)
+        found += _expand(path, output, validation)
     seen: set[str] = set()
     for path in found:
         key = location(path)
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            raise CorpusError(shown, "its name is not UTF-8; rename it") from error
         if key in seen:
             raise CorpusError(path, "is given twice")
         seen.add(key)
     return [_look_at(path) for path in found]
 
 
-def _expand(path: str) -> list[str]:
+def _expand(path: str, output: Path | None, validation: bool) -> list[str]:
     if is_remote(path):
         return _expand_remote(path)
     local = local_path(path)
     if local.is_dir():
-        return _below(local)
+        return _below(local, output, validation)
     if glob.has_magic(path) and not local.exists():
         folder, pattern = _split_pattern(str(local))
         matches = sorted(Path(folder).glob(pattern))
@@ -112,17 +123,23 @@ def _split_pattern(path: str) -> tuple[str, str]:
     return (path[: first.start()], path[first.start() :]) if first else (path, "")
 
 
-def _below(folder: Path) -> list[str]:
-    """List the files of a folder that look like input."""
-    if (folder / MANIFEST_NAME).is_file():
-        shards = sorted(folder.glob("*sequences-*.parquet"))
+def _below(folder: Path, output: Path | None, validation: bool) -> list[str]:
+    """List the files of a folder that look like input; corpora below it are not."""
+    if (folder / MANIFEST_NAME).is_file() and (folder / OWNER_NAME).is_file():
+        stems = ("sequences", "validation_sequences")[: 1 + validation]
+        shards = [path for stem in stems for path in sorted(folder.glob(f"{stem}-*.parquet"))]
         if not shards:
             raise CorpusError(folder, "holds no sequences")
         return [str(shard) for shard in shards]
+    made = {marker.parent.resolve() for marker in folder.rglob(OWNER_NAME)}
+    made |= {output} if output is not None else set()
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.name.lower().endswith(_WANTED) and not path.name.startswith(".") and path.is_file()
+        if path.name.lower().endswith(_WANTED)
+        and not path.name.startswith(".")
+        and path.is_file()
+        and not made & set(path.resolve().parents)
     )
     if not files:
         endings = ", ".join((*FASTA_SUFFIXES, ".parquet"))
@@ -156,6 +173,11 @@ def _expand_remote(url: str) -> list[str]:
     if not wanted:
         raise FastaError(url, "no file matches" if pattern else "no FASTA or Parquet file below")
     return [f"{folder.rstrip('/')}/{f}{suffix}" for f in sorted(wanted)]
+
+
+def local_size(path: str) -> int:
+    """Return the bytes of a local file; 0 for a remote one."""
+    return 0 if is_remote(path) else local_path(path).stat().st_size
 
 
 def identify(path: str, error: type[InputError], what: str) -> str:

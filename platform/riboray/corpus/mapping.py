@@ -169,7 +169,7 @@ def make_mapping_part(
         numbers = pc.cast(table["taxid"], pa.int32())
     except pa.ArrowInvalid as error:
         _refuse_lines(path, line, text, first_line(error))
-    if not urs.all() or (taxids >= 0).any():
+    if not urs.all() or (taxids >= 0).any() or (numbers.to_numpy() < 0).any():
         _refuse_lines(path, line, text, "no RNAcentral id")
     dealt = pa.table(
         {

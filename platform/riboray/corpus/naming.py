@@ -94,8 +94,8 @@ def make_names(task: IdBucket) -> dict[str, Any]:
                 names = _suffixed(groups, taken)
             else:
                 later = sorted(row for group in groups for row in group[1:])
-                note["clash"] = later[0] if later and task.policy == "error" else None
-                note["banned"] = later if task.policy == "reject" else []
+                note["clash"] = list(later[0]) if later and task.policy == "error" else None
+                note["banned"] = [list(row) for row in later] if task.policy == "reject" else []
     note["renamed"] = len(names)
     columns = {
         "row": pa.array([row for _, row, _ in names], pa.int64()),

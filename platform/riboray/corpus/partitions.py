@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from riboray.corpus.buckets import bucket_of, read_buckets, read_note, write_buckets
+from riboray.corpus.mapping import parse_urs
 from riboray.corpus.parts import (
     DATA,
     EXCLUDE,
@@ -28,6 +29,7 @@ from riboray.corpus.parts import (
     Plan,
 )
 from riboray.corpus.records import CATEGORIES, is_validation
+from riboray.corpus.screening import Rules
 from riboray.corpus.strings import Strings, base_hash, equal_neighbours, hash_rows
 
 __all__ = ["KEPT_SCHEMA", "Partition", "make_partition", "partition_path"]
@@ -160,6 +162,7 @@ def make_partition(task: Partition) -> dict[str, Any]:
         "training": int((~held_out).sum()),
         "validation": int(held_out.sum()),
         "nucleotides": nucleotides,
+        "excluded_members": _hashes_of(table, groups, excluded & ((bits & MEMBER) > 0)),
         "counts": dict(counts),
     }
     write_buckets(target, kept_table, held_out.astype(np.int64), 2, note)
@@ -191,6 +194,7 @@ def _apply_mapping(
             table = table.set_column(table.schema.get_field_index(name), name, column)
         table = table.combine_chunks()
     rules = task.plan.rules
+    _judge_by_own_columns(table, rules, code)
     code[(table["role"].to_numpy() & DATA) == 0] = 0
     if not (rules.taxids or rules.rna_types or rules.databases):
         code[:] = 0
@@ -201,6 +205,21 @@ def _apply_mapping(
         left.append(_left_rows(table, rows, outcome, _MAPPING_REASONS[number]))
         counts.update(_count(table, rows, outcome, number))
     return table.filter(pa.array(code == 0)).combine_chunks(), left, counts
+
+
+def _judge_by_own_columns(table: pa.Table, rules: Rules, code: NDArray[np.uint8]) -> None:
+    """Filter records without an RNAcentral id by what their own file says of them."""
+    own = parse_urs(Strings.from_arrow(table["id"]))[0] == 0
+    verdict = np.zeros(len(table), dtype=np.uint8)
+    if rules.databases:
+        verdict[:] = 14
+    if rules.rna_types:
+        names = pa.array(rules.rna_types, pa.string())
+        verdict[~pc.is_in(table["rna_type"], value_set=names).to_numpy()] = 12
+    if rules.taxids:
+        taxids = table["taxid"].fill_null(-1).to_numpy()
+        verdict[~np.isin(taxids, np.array(rules.taxids, dtype=np.int32))] = 11
+    code[own] = verdict[own]
 
 
 @dataclass(frozen=True)
@@ -261,6 +280,15 @@ def _first_of_group(groups: _Groups, wanted: NDArray[np.bool_]) -> NDArray[np.in
     places = np.flatnonzero(wanted)[::-1]
     first[groups.of_row[places]] = places  # the last one written, the smallest, stays
     return first
+
+
+def _hashes_of(table: pa.Table, groups: _Groups, chosen: NDArray[np.bool_]) -> list[int]:
+    """Return the hashes of some groups' sequences."""
+    if not chosen.any():
+        return []
+    rows = groups.order[groups.starts[np.flatnonzero(chosen)]]
+    hashes: list[int] = table["hash"].to_numpy()[rows].tolist()
+    return hashes
 
 
 def _kept_table(

@@ -80,7 +80,8 @@ class Results:
         plan, output = self.plan, self.output
         left = [plan.path("left", n["source"], n["part"]) for n in self.reports if n["data"]]
         located = [*left, *self._paths("out")]
-        more = [plan.work / "seeds-left.arrow"] if self.has_seeds else []
+        names = ("seeds-left.arrow", "seeds-settled.arrow") if self.has_seeds else ()
+        more = [path for name in names if (path := plan.work / name).is_file()]
         rejects = output / "rejects.parquet"
         tasks: list[Task] = [
             (write_left_out, (rejects, more, located, self.banned, self.origins)),

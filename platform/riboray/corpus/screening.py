@@ -246,8 +246,9 @@ def cut_long(sequences: Strings, rows: NDArray[np.int64], rules: Rules) -> Piece
 
     Notes
     -----
-    Windows of nothing but ambiguity codes are dropped; a record whose only plain nucleotides
-    would be cut off keeps the window, or the stretch, that begins with the first of them.
+    Windows of nothing but ambiguity codes, or with a larger share of them than the rules allow,
+    are dropped, but for the best one if no other is left. A record whose only plain nucleotides
+    would be cut off keeps the stretch that begins with the first of them.
     """
     lengths = sequences.lengths[rows]
     long = np.flatnonzero(lengths > rules.max_length)
@@ -273,10 +274,17 @@ def cut_long(sequences: Strings, rows: NDArray[np.int64], rules: Rules) -> Piece
 def _stretches(text: bytes, rules: Rules) -> list[tuple[int, int]]:
     width = rules.max_length
     starts = [0] if rules.on_long == "truncate" else window_starts(len(text), width)
-    plain = _tables()[1][np.frombuffer(text, dtype=np.uint8)] == 1
-    kept = [(s, s + width) for s in starts if plain[s : s + width].any()]
-    if kept:
+    kinds = _tables()[1][np.frombuffer(text, dtype=np.uint8)]
+    plain, most = kinds == 1, rules.max_ambiguity * width
+    if rules.on_long == "truncate":
+        most = width
+    codes = [int(np.count_nonzero(kinds[s : s + width] == 2)) for s in starts]
+    usable = [(s, n) for s, n in zip(starts, codes, strict=True) if n < width]
+    if kept := [(s, s + width) for s, n in usable if n <= most]:
         return kept
+    if usable:  # no window is as good as the record; the best of them stands for it
+        best = min(usable, key=lambda item: item[1])[0]
+        return [(best, best + width)]
     first = min(int(np.argmax(plain)), len(text) - width)
     return [(first, first + width)]
 

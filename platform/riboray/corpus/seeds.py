@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from riboray.corpus.buckets import read_buckets, read_note, write_buckets, write_note
-from riboray.corpus.families import Families, PairRules, choose_held_out
+from riboray.corpus.families import ORIGIN_SCHEMA, Families, PairRules, choose_held_out
 from riboray.corpus.parts import DATA, EXCLUDED_MEMBER, HELD_OUT, MEMBER, Plan, Report, put_block
 from riboray.corpus.records import MEMBER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA, hash64
 from riboray.corpus.screening import Block
+from riboray.corpus.sha256 import sha256_64
 from riboray.corpus.shards import cut_evenly, row_group_size, write_table
 from riboray.corpus.stockholm import read_stockholm
 from riboray.corpus.strings import Strings
 from riboray.errors import ConfigError
 from riboray.manifest import FileEntry
 
-__all__ = ["SeedTask", "make_seeds", "write_seed_tables"]
+__all__ = ["SeedTask", "make_seeds", "settle_seeds", "write_seed_tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,8 @@ def make_seeds(task: SeedTask) -> dict[str, Any]:
         for family in read_stockholm(location):
             families.add(path, family)
     held_out = _held_out(task, families)
-    _write_pairs(work, families, held_out)
-    members = pa.concat_tables([MEMBER_SCHEMA.empty_table(), *families.members])
+    members = pa.concat_tables([ORIGIN_SCHEMA.empty_table(), *families.members])
+    pairs_held_out = _write_pairs(work, families, members, held_out)
     write_buckets(work / "seeds-members.arrow", members, np.zeros(len(members), np.int64), 1)
     rejects = pa.Table.from_pylist([asdict(reject) for reject in families.rejects], REJECT_SCHEMA)
     write_buckets(work / "seeds-left.arrow", rejects, np.zeros(len(rejects), np.int64), 1)
@@ -87,6 +90,10 @@ def make_seeds(task: SeedTask) -> dict[str, Any]:
     note: dict[str, Any] = {
         "counts": dict(counts),
         "held_out": held_out,
+        "pairs_held_out": pairs_held_out,
+        "pairs_excluded": 0,
+        "matched": sorted(families.matched),
+        "excluded": sorted({row[2] for row in families.sequences if row[6]}),
         "warnings": families.warnings,
         "reports": _write_sequences(task, families, set(held_out)),
         "commonest": f"; most common reason: {reasons.most_common(1)[0][0]}" if reasons else "",
@@ -98,6 +105,8 @@ def make_seeds(task: SeedTask) -> dict[str, Any]:
 def _held_out(task: SeedTask, families: Families) -> list[str]:
     usable = families.usable
     if not task.held_out:
+        if task.held_out_share and len(usable) == 1:
+            raise ConfigError("--split-by family needs two families with usable pairs, not one")
         return choose_held_out(usable, task.held_out_share, task.seed) if usable else []
     names = {name: family for _, _, family, name, _, _, _ in families.sequences}
     chosen = {name: names.get(name, name) for name in task.held_out}
@@ -110,14 +119,103 @@ def _held_out(task: SeedTask, families: Families) -> list[str]:
     return sorted(set(chosen.values()))
 
 
-def _write_pairs(work: Path, families: Families, held_out: list[str]) -> None:
-    """Write pairs in the order of their hash: the first are a random sample."""
+def _write_pairs(work: Path, families: Families, members: pa.Table, held_out: list[str]) -> int:
+    """Write pairs in the order of their hash: the first are a random sample.
+
+    Returns the number of training pairs left out because a sequence of theirs is also a member of
+    a family set apart.
+    """
     pairs = pa.concat_tables([PAIR_SCHEMA.empty_table(), *families.pairs])
     keys = zip(*(pairs[name].to_pylist() for name in ("family", "id_a", "id_b")), strict=True)
     hashes = np.array([hash64("\t".join(key)) for key in keys], dtype=np.uint64)
     pairs = pairs.take(pa.array(np.argsort(hashes, kind="stable")))
-    apart = np.array([family in set(held_out) for family in pairs["family"].to_pylist()])
+    names = pa.array(held_out, pa.string())
+    apart = pc.is_in(pairs["family"], value_set=names).to_numpy()
+    before = len(pairs)
+    if held_out:
+        theirs = members.filter(pc.is_in(members["family"], value_set=names))["sha256_64"]
+        stays = apart | ~_holds_one_of(pairs, theirs.to_numpy())
+        pairs, apart = pairs.filter(pa.array(stays)), apart[stays]
     write_buckets(work / "seeds-pairs.arrow", pairs, apart.astype(np.int64), 2)
+    return before - len(pairs)
+
+
+def _holds_one_of(pairs: pa.Table, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell which pairs align a sequence with one of the given hashes."""
+    found = np.zeros(len(pairs), dtype=np.bool_)
+    for side in ("aligned_a", "aligned_b"):
+        sequences = Strings.from_arrow(pairs[side]).without(b"-")
+        found |= np.isin(sha256_64(sequences), hashes)
+    return found
+
+
+def settle_seeds(work: Path, note: dict[str, Any], excluded: list[int]) -> dict[str, Any]:
+    """Take excluded sequences out of pairs and members, too, once it is known which they are.
+
+    Parameters
+    ----------
+    work : Path
+        The work directory.
+    note : dict
+        What `make_seeds` returned.
+    excluded : list of int
+        Hashes of members that must not be in the corpus.
+
+    Returns
+    -------
+    dict
+        The note, with counts that are true now.
+    """
+    target = work / "seeds-settled.arrow"
+    if not excluded:
+        return note
+    if (done := read_note(target)) is not None:
+        return done
+    hashes = np.array(excluded, dtype=np.uint64)
+    counts = Counter(note["counts"])
+    batches = [read_buckets([work / "seeds-pairs.arrow"], bucket) for bucket in (0, 1)]
+    tables = [pa.Table.from_batches(found, PAIR_SCHEMA) for found in batches]
+    before = pa.concat_tables(tables)
+    tables = [table.filter(pa.array(~_holds_one_of(table, hashes))) for table in tables]
+    pairs = pa.concat_tables(tables)
+    apart = np.repeat([0, 1], [len(table) for table in tables])
+    members = pa.Table.from_batches(read_buckets([work / "seeds-members.arrow"], 0), ORIGIN_SCHEMA)
+    out = np.isin(members["sha256_64"].to_numpy(), hashes)
+    lost = sorted({*before["family"].to_pylist()} - {*pairs["family"].to_pylist()})
+    rejects = _rejects_of(members.filter(pa.array(out)), members, lost)
+    counts["rows_kept"] -= int(out.sum())
+    counts["rows_filtered"] += int(out.sum())
+    counts["families_kept"] -= len(lost)
+    counts["families_filtered"] += len(lost)
+    members = members.filter(pa.array(~out))
+    settled = {**note, "counts": dict(counts), "pairs_excluded": len(before) - len(pairs)}
+    write_buckets(work / "seeds-pairs-settled.arrow", pairs, apart, 2)
+    zero = np.zeros(len(members), np.int64)
+    write_buckets(work / "seeds-members-settled.arrow", members, zero, 1)
+    write_buckets(target, rejects, np.zeros(len(rejects), np.int64), 1, settled)
+    return settled
+
+
+def _rejects_of(out: pa.Table, members: pa.Table, lost: list[str]) -> pa.Table:
+    """Say of members, and of families without a pair left, that they are filtered."""
+    rows = [
+        {
+            "file": row["file"],
+            "record": row["record"],
+            "id": f"{row['family']}/{row['id']}",
+            "outcome": "filtered",
+            "reason": "row of the alignment: same sequence as one excluded",
+        }
+        for row in out.select(["file", "record", "family", "id"]).to_pylist()
+    ]
+    origins = members.select(["family", "file", "record"]).to_pylist()
+    where = {row["family"]: (row["file"], row["record"]) for row in origins}
+    for family in lost:
+        file, record = where[family]
+        reason = "no pair left without an excluded sequence"
+        row = {"file": file, "record": record, "id": family}
+        rows.append({**row, "outcome": "filtered", "reason": reason})
+    return pa.Table.from_pylist(rows, REJECT_SCHEMA)
 
 
 def _write_sequences(task: SeedTask, families: Families, held_out: set[str]) -> list[Report]:
@@ -163,13 +261,16 @@ def _block(rows: list[tuple[str, int, str, str, str, str, bool]]) -> Block:
 def write_seed_tables(output: Path, work: Path, size: int) -> list[FileEntry]:
     """Write the shards of pairs and members."""
     files = []
+    settled = "-settled" if (work / "seeds-settled.arrow").is_file() else ""
     tables = [
-        ("pairs", PAIR_SCHEMA, "seeds-pairs.arrow", 0),
-        ("validation_pairs", PAIR_SCHEMA, "seeds-pairs.arrow", 1),
-        ("members", MEMBER_SCHEMA, "seeds-members.arrow", 0),
+        ("pairs", PAIR_SCHEMA, f"seeds-pairs{settled}.arrow", 0),
+        ("validation_pairs", PAIR_SCHEMA, f"seeds-pairs{settled}.arrow", 1),
+        ("members", ORIGIN_SCHEMA, f"seeds-members{settled}.arrow", 0),
     ]
     for stem, schema, name, bucket in tables:
         table = pa.Table.from_batches(read_buckets([work / name], bucket), schema)
+        if schema is ORIGIN_SCHEMA:
+            table = table.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA)
         group = row_group_size(len(table))
         for number, (first, last) in enumerate(cut_evenly(len(table), size)):
             path = output / f"{stem}-{number:05d}.parquet"

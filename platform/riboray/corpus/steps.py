@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from riboray.corpus.account import (
     check_counts,
     commonest_reason,
     counts_of,
-    reasons_of,
+    details_of,
 )
 from riboray.corpus.buckets import read_note, write_note
 from riboray.corpus.config import IngestConfig
+from riboray.corpus.exclusion import check_exclusions
 from riboray.corpus.fasta import PART_BYTES, stream_parts
 from riboray.corpus.files import location, opened_raw
 from riboray.corpus.foreign import list_groups
@@ -37,7 +39,7 @@ from riboray.corpus.parts import (
 )
 from riboray.corpus.results import Results, Task
 from riboray.corpus.screening import Rules
-from riboray.corpus.seeds import SeedTask, make_seeds
+from riboray.corpus.seeds import SeedTask, make_seeds, settle_seeds
 from riboray.corpus.shards import write_shard
 from riboray.errors import CorpusError
 from riboray.manifest import FileEntry
@@ -89,6 +91,7 @@ class Run:
         self.runner, self.report, self.progress = runner, report, progress
         self.counts: dict[str, int] = {}
         self.details: dict[str, Any] = {}
+        self._ends: list[tuple[Path, list[int]]] = []
         self._start = time.monotonic()
         self.rules = Rules.of(config, inputs.excluded_families)
         partitions = _buckets(inputs.text_bytes)
@@ -127,6 +130,8 @@ class Run:
         """
         seeds = self._seeds()
         reports = self._parts()
+        found, missing = check_exclusions(self.sources, self.inputs, seeds, reports, self.report)
+        self.details |= {"excluded": found, "excluded_families_not_found": missing}
         if seeds is not None:
             reports = [*seeds["reports"], *reports]
         origins = Origins.of(
@@ -134,6 +139,9 @@ class Run:
         )
         joins = self._joins(reports)
         notes, names, banned = self._partitions(reports, joins, origins)
+        if seeds is not None:
+            excluded = sorted({value for note in notes for value in note["excluded_members"]})
+            (seeds,) = self.runner.map(settle_seeds, [(self.work, seeds, excluded)])
         self._account(seeds, reports, notes, banned)
         return self._write(seeds, reports, origins, notes, names, banned)
 
@@ -160,6 +168,10 @@ class Run:
         (note,) = self.runner.map(make_seeds, [(task,)])
         for warning in note["warnings"]:
             self.report(f"warning: {warning}")
+        # Families that the lists call by their names are known by their accessions from here on.
+        families = tuple(sorted({*self.rules.excluded_families, *note["excluded"]}))
+        self.rules = replace(self.rules, excluded_families=families)
+        self.plan = replace(self.plan, rules=self.rules)
         found: dict[str, Any] = note
         return found
 
@@ -172,6 +184,9 @@ class Run:
             done += result if isinstance(result, list) else [result]
             share = min(len(done) / expected, 1.0) * _AFTER_PARTS
             self.progress(share, self._figures(done))
+        # Only now: a part that was handed out is not yet a part that was made.
+        for path, parts in self._ends:
+            write_note(path, {"parts": parts})
         done.sort(key=lambda note: (note["source"], note["part"]))
         return done
 
@@ -211,7 +226,7 @@ class Run:
             yield make_text_part, (self.plan, source, part, b"" if known else text, records)
             records += text.count(b"\n>") + text.startswith(b">")
             parts.append(part)
-        write_note(end, {"parts": parts})
+        self._ends.append((end, parts))
 
     # The id mapping.
 
@@ -334,28 +349,15 @@ class Run:
         check_counts(counts)
         read = counts["sequences_read"]
         if not counts["sequences_kept"]:
-            why = commonest_reason(self.plan, reports)
+            out = [partition_path(self.plan, "out", k, turn) for k, turn in enumerate(self._latest)]
+            why = commonest_reason(self.plan, reports, out)
             raise CorpusError(self.config.sources(), f"no usable sequence among {read}{why}")
         if seeds is not None and not counts["families_kept"]:
             source = ", ".join(self.config.alignments)
             reason = f"no family with two usable sequences among {counts['families_read']}"
             raise CorpusError(source, reason + seeds["commonest"])
         self.counts = dict(sorted(counts.items()))
-        validation = sum(note["validation"] for note in notes)
-        self.details |= {
-            "reasons": reasons_of(reports, notes, banned),
-            "nucleotides": sum(note["nucleotides"] for note in notes),
-            "inputs": [
-                {"path": s.file.path, "kind": s.file.kind, "bytes": s.file.size}
-                for s in self.sources
-            ],
-            "split": {
-                "by": self.config.split_by,
-                "validation_share": self.config.validation_share,
-                "validation_families": seeds["held_out"] if seeds else [],
-                "validation_sequences": validation,
-            },
-        }
+        self.details |= details_of(self.config, self.sources, seeds, reports, notes, banned)
 
     def _write(
         self,

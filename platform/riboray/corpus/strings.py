@@ -79,6 +79,12 @@ class Strings:
         _gather_slices(self.data, self.offsets[rows] + starts, data, offsets)
         return Strings(data, offsets)
 
+    def without(self, letters: bytes) -> Strings:
+        """Return the strings without some bytes."""
+        stays = ~np.isin(self.data, np.frombuffer(letters, dtype=np.uint8))
+        before = np.concatenate([[0], np.cumsum(stays)])
+        return Strings(self.data[stays], before[self.offsets])
+
     def to_arrow(self) -> pa.Array:
         """Share the bytes with an Arrow string column, which is valid if they are UTF-8.
 
