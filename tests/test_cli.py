@@ -99,6 +99,7 @@ def test_there_are_recipes():
     ("arguments", "message"),
     [
         (["--bogus", "1"], "--bogus"),
+        (["--corpus", "--seed", "1"], "--corpus needs a value"),
         (["--max-minutes", "soon"], "max-minutes: expected float or nothing, not 'soon'"),
         (["--num-workers", "0"], "num_workers must be positive, not 0"),
         (["--tokens-per-batch", "100"], "it must be at least 440"),

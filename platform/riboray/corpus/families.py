@@ -202,7 +202,7 @@ def choose_held_out(families: Sequence[str], share: float, seed: int) -> list[st
 
 def _row_bytes(row: str) -> Rows:
     """Return an aligned row as bytes, normalised, every gap a dash."""
-    letters = np.frombuffer(normalise(row).encode("latin-1"), dtype=np.uint8).copy()
+    letters = np.frombuffer(normalise(row).encode("latin-1", "replace"), dtype=np.uint8).copy()
     letters[np.isin(letters, _GAP_BYTES)] = ord("-")
     return letters
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def _blocks(path: str | Path) -> Iterator[str]:
         io.TextIOWrapper(handle, encoding="latin-1") as text,
     ):
         for line in text:
+            if not line.isascii():
+                with suppress(UnicodeDecodeError):  # most of it is UTF-8, nowadays
+                    line = line.encode("latin-1").decode("utf-8")
             if "\0" in line:
                 raise StockholmError(path, "NUL byte: damaged or binary", count + 1)
             if not lines:

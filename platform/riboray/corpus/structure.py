@@ -100,7 +100,7 @@ def project_structure(
         Digit of each nucleotide's column, see `SS_CLASSES`; a nucleotide whose partner is missing
         keeps the class of its column, as in the original.
     """
-    columns = np.frombuffer(ss_cons.encode("latin-1"), dtype=np.uint8)
+    columns = np.frombuffer(ss_cons.encode("latin-1", "replace"), dtype=np.uint8)
     here = np.flatnonzero(occupied)
     classes = _CLASSES[columns[here]]
     other = partner[here]
