@@ -61,9 +61,14 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
         bar[0].update(share, figures)
 
     try:
-        with _runner(config, address) as runner:
+        inputs = Inputs.find(config)
+        with _runner(config, inputs, address) as runner:
             manifest = ingest(
-                config, report=lambda line: say(f"  {line}"), runner=runner, progress=progress
+                config,
+                report=lambda line: say(f"  {line}"),
+                runner=runner,
+                inputs=inputs,
+                progress=progress,
             )
     except KeyboardInterrupt:
         say(f"stopped; what is done lies in {config.output}/work: the same command goes on")
@@ -86,11 +91,11 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
     }
 
 
-def _runner(config: IngestConfig, address: str) -> AbstractContextManager[Runner]:
+def _runner(config: IngestConfig, inputs: Inputs, address: str) -> AbstractContextManager[Runner]:
     """Choose where to work: here for little, on Ray for much or where it is asked for."""
     asked = config.num_workers is not None or config.ray_address is not None or address != LOCAL
     one = config.num_workers == 1 and address == LOCAL
-    if one or (not asked and Inputs.find(config).text_bytes < _SMALL_BYTES):
+    if one or (not asked and inputs.text_bytes < _SMALL_BYTES):
         keep_memory()
         return nullcontext(SerialRunner())
     from riboray.corpus.pipeline import ray_runner

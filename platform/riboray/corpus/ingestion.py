@@ -139,6 +139,7 @@ def ingest(
     *,
     report: Callable[[str], None] = lambda _: None,
     runner: Runner | None = None,
+    inputs: Inputs | None = None,
     progress: Callable[[float, str], None] = lambda share, figures: None,
 ) -> Manifest:
     """Make a corpus directory, or recognise the one that is there.
@@ -151,6 +152,8 @@ def ingest(
         Receives a line for people now and then.
     runner : Runner, optional
         Where the work is done; in this process by default.
+    inputs : Inputs, optional
+        What `Inputs.find` gave for this configuration, if it was asked already.
     progress : callable
         Receives the share done and a line of figures.
 
@@ -173,7 +176,7 @@ def ingest(
     id: of these the first is kept, or keeps its name.
     """
     output = Path(config.output).resolve()
-    inputs = Inputs.find(config)
+    inputs = inputs or Inputs.find(config)
     done = finished(output, CORPUS_KIND, inputs.identity)
     if done is not None:
         _tidy(output)

@@ -59,12 +59,10 @@ REPEAT_SCHEMA = pa.schema(
         ("taxid", pa.int32()),
     ]
 )
-"""A record whose sequence is kept under another id; ``kept`` is the row of the partition's file."""
+"""A record whose sequence is kept under another id; ``kept`` is the row of the partition's file,
+counted through its training and validation buckets."""
 
 ID_SCHEMA = pa.schema([("hash", pa.uint64()), ("partition", pa.int32()), ("row", pa.int64())])
-
-TRAINING, VALIDATION = 0, 1
-"""Buckets of a partition's file of kept rows; rows are numbered through both."""
 
 _MAPPING_REASONS = {
     11: "no taxid that is asked for, in the id mapping",
