@@ -32,7 +32,7 @@ from riboray.model import RnaBertConfig, RnaBertForPreTraining
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.losses import base_similarity, sal_loss
 from riboray.pretraining.masking import IGNORE, mask_batch, sequence_keys
-from riboray.pretraining.streams import MlmBatch
+from riboray.pretraining.streams import TokenBatch
 from riboray.pretraining.trainer import Trainer
 
 ROUNDS = 3
@@ -133,9 +133,9 @@ def training() -> list[Variant]:
     optimizer = torch.optim.AdamW(original.parameters(), lr=1e-4, foreach=False)
     keys = sequence_keys([str(i) for i in range(len(sequences))])
 
-    def masked(rows: np.ndarray, pad_to: int | None) -> MlmBatch:
+    def masked(rows: np.ndarray, pad_to: int | None) -> TokenBatch:
         ids, lengths = encode([sequences[row] for row in rows], pad_to=pad_to)
-        return MlmBatch(*mask_batch(ids, keys[rows], 0, 0, MULTIMOLECULE), lengths)
+        return TokenBatch(*mask_batch(ids, keys[rows], 0, 0, MULTIMOLECULE), lengths)
 
     def plain() -> float:
         batch = masked(np.arange(20), 440)
@@ -154,7 +154,7 @@ def training() -> list[Variant]:
     def ours() -> float:
         tokens = 0
         for rows in plans:
-            tokens += trainer.step([masked(rows, None)], [], rate_factor=0.1, sal_weight=0).tokens
+            tokens += trainer.step([masked(rows, None)], [], learning_rate=1e-4).tokens
         return float(tokens)
 
     return [("original: padded to 440, batch 20", plain), ("riboray", ours)]

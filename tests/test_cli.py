@@ -101,7 +101,7 @@ def test_there_are_recipes():
         (["--bogus", "1"], "--bogus"),
         (["--corpus", "--seed", "1"], "--corpus needs a value"),
         (["--max-minutes", "soon"], "max-minutes: expected float or nothing, not 'soon'"),
-        (["--num-workers", "0"], "num_workers must be positive, not 0"),
+        (["--num-workers", "0"], "num_workers must be a number or [least, most], not 0"),
         (["--tokens-per-batch", "100"], "it must be at least 440"),
         (["--max-length", "500"], "max_length must lie between 1 and 440"),
         (["--learning-rate", ".nan"], "learning_rate must be positive"),

@@ -61,6 +61,11 @@ VERBS: dict[str, Verb] = {
         "pre-train RNABERT on a corpus and seed alignments",
         prints=False,
     ),
+    "report": Verb(
+        "riboray.pretraining.run_report:ReportConfig",
+        "riboray.pretraining.run_report:report",
+        "describe a pre-training run on one page: curves, alignments, embeddings",
+    ),
     "embed": Verb(
         "riboray.embedding.config:EmbedConfig",
         "riboray.embedding.driver:embed",

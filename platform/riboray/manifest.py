@@ -131,9 +131,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        for file in temporary.iterdir():
-            if file.is_file():
-                _sync(file)
+        for entry in temporary.rglob("*"):
+            _sync(entry)
         temporary.chmod(0o755)
         if path.exists():
             path.rmdir()

@@ -19,8 +19,9 @@ from riboray.rayenv import LOCAL
 
 __all__ = ["connect", "fetch", "first_line", "worker_count"]
 
-#: CPUs that a Ray of our own offers beyond those that workers hold, so that the light tasks that
-#: feed them always find a place.
+#: CPUs that a Ray of our own offers beyond those that workers hold. Ray ends processes that idle
+#: beyond the number of CPUs: without these, the light tasks that feed the workers would start a
+#: process each time.
 _SPARE_CPUS = 2
 _OBJECT_STORE_BYTES = 512 << 20
 

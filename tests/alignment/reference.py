@@ -76,3 +76,64 @@ def margin(partners, reference, false=0.1, missed=0.05) -> float:
     pairs = {(i, int(j)) for i, j in enumerate(partners) if j >= 0}
     wanted = {(i, int(j)) for i, j in enumerate(reference) if j >= 0}
     return false * len(pairs - wanted) + missed * len(wanted - pairs)
+
+
+LOWEST = np.float32(-1e30)
+
+
+def scalar(match, gaps, mode="global", reference=None, margins=(0.0, 0.0)):
+    """Align one pair in float32, cell by cell in three full tables: score and partners.
+
+    Every operation is rounded as the recurrence in `riboray.alignment.kernels` says, and ties are
+    broken as it says, so that a compiled kernel must give the same bits.
+    """
+    gap_open, gap_extend, false, missed = map(np.float32, (*gaps, *margins))
+    match = np.asarray(match, np.float32)
+    n, m = match.shape
+    h = np.zeros((n + 1, m + 1), np.float32)
+    x, y = np.full_like(h, LOWEST), np.full_like(h, LOWEST)
+    matched = np.zeros_like(h)
+    if mode == "global":
+        for table, length in ((h.T, n), (h, m)):
+            for k in range(1, length + 1):
+                table[0, k] = -gap_open - gap_extend * np.float32(k)
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            x[i, j] = max(h[i - 1, j] - gap_open, x[i - 1, j]) - gap_extend
+            y[i, j] = max(h[i, j - 1] - gap_open, y[i, j - 1]) - gap_extend
+            matched[i, j] = h[i - 1, j - 1] + match[i - 1, j - 1] + false
+            if reference is not None and reference[i - 1] == j - 1:
+                matched[i, j] += -false - missed
+            h[i, j] = max(matched[i, j], x[i, j], y[i, j])
+            if mode == "local":
+                h[i, j] = max(h[i, j], np.float32(0))
+    i, j = _end(h, mode)
+    score, partners, state = h[i, j], np.full(n, -1, np.int32), "h"
+    while i > 0 and j > 0:
+        if state == "h":
+            if mode == "local" and h[i, j] == 0:
+                break
+            if matched[i, j] >= max(x[i, j], y[i, j]):
+                i, j = i - 1, j - 1
+                partners[i] = j
+            else:
+                state = "x" if x[i, j] >= y[i, j] else "y"
+        elif state == "x":
+            state = "x" if x[i - 1, j] > h[i - 1, j] - gap_open else "h"
+            i -= 1
+        else:
+            state = "y" if y[i, j - 1] > h[i, j - 1] - gap_open else "h"
+            j -= 1
+    return score, partners
+
+
+def _end(h, mode):
+    """Where an alignment ends, as prefix lengths: the first of the best in the order of ties."""
+    n, m = h.shape[0] - 1, h.shape[1] - 1
+    if mode == "global":
+        return n, m
+    if mode == "semiglobal":
+        ends = [(n, j) for j in range(m + 1)] + [(i, m) for i in range(n)]
+    else:
+        ends = [(i, j) for j in range(m + 1) for i in range(n + 1)]
+    return max(ends, key=lambda end: h[end])

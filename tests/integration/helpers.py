@@ -31,13 +31,16 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 
 
-def start(arguments, cwd, stderr=subprocess.PIPE):
-    """Start ``riboray VERB …`` in a process group of its own, as a shell would."""
+def start(arguments, cwd, stderr=subprocess.PIPE, **variables):
+    """Start ``riboray VERB …`` in a process group of its own, as a shell would.
+
+    Further keywords are environment variables.
+    """
     command = [sys.executable, "-m", "riboray.cli", *map(str, arguments)]
     return subprocess.Popen(
         command,
         cwd=cwd,
-        env=environment(),
+        env=environment() | variables,
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,

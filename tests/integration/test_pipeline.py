@@ -14,9 +14,11 @@ import torch
 
 from riboray.errors import CheckpointError, ConfigError
 from riboray.model import RnaBertConfig, load_checkpoint
+from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
-from riboray.pretraining.loop import LocalSession, run
+from riboray.pretraining.loop import run
+from riboray.pretraining.sessions import LocalSession
 from riboray.pretraining.streams import Cursor, iterate_stream
 from riboray.pretraining.trainer import Trainer
 
@@ -43,7 +45,7 @@ CONFIG = PretrainConfig(
 
 @pytest.mark.parametrize("objective", ["mlm", "sal"])
 def test_ray_data_yields_the_very_stream(ray_local, corpus, objective):
-    from riboray.pretraining.pipeline import open_stream
+    from riboray.pretraining.feeding.pipeline import open_stream
 
     spec = prepare_data(corpus, CONFIG, 2).specs[objective]
     for cursor, count in ((Cursor(0, 0), 60), (Cursor(1, 3), 20), (Cursor(2, 999), 5)):
@@ -64,7 +66,8 @@ def fit(corpus, folder, config=CONFIG, on_record=lambda _: None, stop=lambda: Fa
         records.append(record)
         on_record(record)
 
-    training = TrainingRun(config, data.specs, data.validation, folder, use_gpu=False)
+    store = CheckpointStore(folder / "checkpoints")
+    training = TrainingRun(config, data.specs, data.validation, store, folder, use_gpu=False)
     return training.fit(keep, stop), records
 
 
@@ -141,7 +144,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(two_workers, corpus, tm
 
 def test_an_error_in_a_worker_is_told_as_it_is(ray_local, corpus, tmp_path):
     fit(corpus, tmp_path, replace(CONFIG, max_steps=2, evaluations=0))
-    other = replace(CONFIG, model=replace(CONFIG.model, num_hidden_layers=1), max_failures=0)
+    other = replace(CONFIG, model=replace(CONFIG.model, num_hidden_layers=1), max_failures=1)
     with pytest.raises(CheckpointError, match="another configuration"):
         fit(corpus, tmp_path, other)
 

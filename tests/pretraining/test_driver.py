@@ -18,6 +18,7 @@ from riboray.options import parse_config
 from riboray.pretraining import driver
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
+from riboray.pretraining.display import Display, merge_records, write_records
 from riboray.pretraining.rundir import RunDirectory
 from riboray.pretraining.streams import iterate_stream
 
@@ -155,14 +156,45 @@ def test_more_workers_than_streams(tmp_path, trained):
 
 
 def test_the_metrics_file_follows_a_resumed_run(tmp_path):
-    run = RunDirectory(tmp_path)
+    run, heard = RunDirectory(tmp_path), []
     history = [{"kind": "train", "step": s, "progress": 0.0, "tokens_per_s": 1} for s in (1, 5, 9)]
-    run.metrics.write_text("".join(json.dumps(r) + "\n" for r in history))
-    display = driver._Display(run)
-    for step in (6, 8):
-        display.show({**history[0], "step": step})
+    lost = {"kind": "event", "step": 9, "progress": 0.0, "message": "a worker failed"}
+    write_records(run.metrics, [*history, lost])
+    display = Display(run, [heard.append])
+    back = {"kind": "event", "step": 5, "progress": 0.0, "message": "resumed at step 5"}
+    shown = [back, *({**history[0], "step": step} for step in (6, 8))]
+    for record in shown:
+        display.show(record)
+    kept = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [(r["kind"], r["step"]) for r in kept] == [
+        ("train", 1),
+        ("train", 5),
+        ("event", 9),
+        ("event", 5),
+        ("train", 6),
+        ("train", 8),
+    ]
+    assert display.records == kept
+    assert heard == shown
+
+
+@pytest.mark.parametrize("torn", ['{"kind": "tr', '{"kind": "train", "step": 7}', "\x00\xff"])
+def test_a_line_that_a_killed_driver_left_half_written_is_cut_off(tmp_path, torn):
+    run = RunDirectory(tmp_path)
+    whole = {"kind": "train", "step": 5, "progress": 0.0, "tokens_per_s": 1}
+    run.metrics.write_text(json.dumps(whole) + "\n" + torn)
+    Display(run, []).show({**whole, "step": 6})
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
-    assert steps == [1, 5, 6, 8]
+    assert steps == [5, 6]
+
+
+def test_events_of_the_driver_stay_in_the_history():
+    history = [{"kind": "train", "step": s, "elapsed_s": float(s)} for s in (1, 2, 3)]
+    own = {"kind": "event", "step": 2, "elapsed_s": 2.0, "message": "resumed"}
+    lost = {"kind": "event", "step": 9, "elapsed_s": 2.5, "message": "a worker failed"}
+    late = {"kind": "train", "step": 9, "elapsed_s": 2.4}
+    merged = merge_records([*history[:2], own, history[2]], [history[0], late, lost, own])
+    assert merged == [history[0], history[1], own, lost, history[2]]
 
 
 def test_held_out_families_stay_held_out_across_a_resume(tmp_path, trained):

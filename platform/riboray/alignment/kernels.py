@@ -27,6 +27,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from riboray.alignment.rows import (
+    EXTEND_X,
+    EXTEND_Y,
+    FROM_X,
+    FROM_Y,
+    LOWEST,
+    STOP,
+    border,
+    close_row,
+    correct_reference,
+    note_best,
+    open_row,
+    scan_row,
+    start_row,
+)
+
 __all__ = [
     "EXTEND_X",
     "EXTEND_Y",
@@ -34,42 +50,14 @@ __all__ = [
     "FROM_Y",
     "LOWEST",
     "STOP",
-    "align_batch_kernel",
     "fill_rows",
     "finish",
     "start_row",
     "walk",
 ]
 
-#: Minus infinity, for float32.
-LOWEST = np.float32(-1e30)
-
-# Traceback bits of one cell.
-FROM_X = np.uint8(1)  # H came from X
-FROM_Y = np.uint8(2)  # H came from Y
-EXTEND_X = np.uint8(4)  # X extends an open gap
-EXTEND_Y = np.uint8(8)  # Y extends an open gap
-STOP = np.uint8(16)  # H is 0: a local alignment begins after this cell
-
 # States of the walk.
 _IN_H, _IN_X, _IN_Y, DONE = 0, 1, 2, 3
-
-
-@njit(nogil=True, cache=True)
-def start_row(
-    h: NDArray[np.float32],
-    x: NDArray[np.float32],
-    gap_open: np.float32,
-    gap_extend: np.float32,
-    free: bool,
-) -> None:
-    """Set row 0: ``h`` and ``x``, shape (m + 1,), before the first block of rows."""
-    for j in range(len(h)):
-        edge = np.float32(0)
-        if j > 0 and not free:
-            edge = -gap_open - gap_extend * np.float32(j)
-        h[j] = edge
-        x[j] = LOWEST
 
 
 @njit(nogil=True, cache=True)
@@ -115,69 +103,52 @@ def fill_rows(
     best, end : ndarray, shapes=(1,) and (2,)
         Best score and end (prefix lengths) so far: in the last column (semi-global) or anywhere
         (local).
-
-    Notes
-    -----
-    The first inner loop has no dependency along the row and is vectorised; only Y's recurrence,
-    in the second, is sequential.
     """
     m = len(h) - 1
-    without_y, origin = scratch[0], scratch[1]
+    scores = match.reshape((1, match.shape[0], match.shape[1]))
+    states, gaps, ends = h.reshape((1, m + 1)), x.reshape((1, m + 1)), end.reshape((1, 2))
+    without_y, y = scratch[:1], scratch[1:2]
+    traces = None if trace is None else trace.reshape((1, trace.shape[0], trace.shape[1]))
     for row in range(match.shape[0]):
-        for j in range(1, m + 1):
-            origin[j] = h[j - 1] + match[row, j - 1] + false_margin
+        open_row(
+            scores,
+            0,
+            row,
+            m,
+            border(first + row + 1, gap_open, gap_extend, free),
+            gap_open,
+            gap_extend,
+            false_margin,
+            local,
+            0,
+            states,
+            gaps,
+            without_y,
+            y,
+            traces,
+        )
         if reference is not None:
             wanted = reference[row]
             if wanted >= 0:
-                origin[wanted + 1] += -false_margin - missed_margin
-        for j in range(1, m + 1):
-            opened = h[j] - gap_open
-            extended = x[j]
-            flag = np.uint8(0)
-            if extended > opened:
-                opened = extended
-                flag = EXTEND_X
-            opened -= gap_extend
-            x[j] = opened
-            matched = origin[j]
-            if opened > matched:
-                matched = opened
-                flag |= FROM_X
-            without_y[j] = matched
-            if trace is not None:
-                trace[row, j - 1] = flag
-        left = np.float32(0)
-        if not free:
-            left = -gap_open - gap_extend * np.float32(first + row + 1)
-        h[0] = left
-        y = LOWEST
-        for j in range(1, m + 1):
-            opened = left - gap_open
-            flag = np.uint8(0)
-            if y > opened:
-                opened = y
-                flag = EXTEND_Y
-            y = opened - gap_extend
-            left = without_y[j]
-            from_y = y > left
-            if from_y:
-                left = y
-            if local is not None:
-                if left <= np.float32(0):
-                    left = np.float32(0)
-                    flag |= STOP
-                elif left > best[0] or (left == best[0] and j < end[1]):
-                    best[0], end[0], end[1] = left, first + row + 1, j
-            h[j] = left
-            if trace is not None:
-                above = trace[row, j - 1]
-                if flag & STOP:
-                    above &= ~FROM_X
-                elif from_y:
-                    above = (above & ~FROM_X) | FROM_Y
-                trace[row, j - 1] = above | flag
-        if free and local is None and h[m] > best[0]:
-            best[0], end[0], end[1] = h[m], first + row + 1, m
+                correct_reference(
+                    scores,
+                    0,
+                    row,
+                    wanted,
+                    gap_open,
+                    false_margin,
+                    missed_margin,
+                    local,
+                    0,
+                    states,
+                    gaps,
+                    without_y,
+                    y,
+                    traces,
+                )
+        scan_row(y, 0, m, gap_extend)
+        close_row(row, m, gap_open, local, 0, states, without_y, y, traces)
+        note_best(states, 0, m, first + row + 1, free, local, best, ends)
 
 
 @njit(nogil=True, cache=True)
@@ -251,52 +222,3 @@ def walk(
             state = _IN_Y if flag & EXTEND_Y else _IN_H
             j -= 1
     return i, j, DONE if i == 0 or j == 0 else state
-
-
-@njit(nogil=True, cache=True)
-def align_batch_kernel(
-    match: NDArray[np.float32],
-    lengths_a: NDArray[np.int32],
-    lengths_b: NDArray[np.int32],
-    gap_open: np.float32,
-    gap_extend: np.float32,
-    free: bool,
-    local: Any,
-    reference: Any,
-    false_margin: np.float32,
-    missed_margin: np.float32,
-    scores: NDArray[np.float32],
-    partners: NDArray[np.int32],
-) -> None:
-    """Align every pair of a padded batch; see `riboray.alignment.align_batch`."""
-    width_a, width_b = match.shape[1], match.shape[2]
-    trace = np.empty((width_a, width_b), dtype=np.uint8)
-    rows = np.empty((4, width_b + 1), dtype=np.float32)
-    best = np.zeros(1, dtype=np.float32)
-    end = np.zeros(2, dtype=np.int64)
-    partners[:] = -1
-    for pair in range(match.shape[0]):
-        n, m = lengths_a[pair], lengths_b[pair]
-        h, x, scratch = rows[0, : m + 1], rows[1, : m + 1], rows[2:]
-        best[0], end[0], end[1] = 0, 0, m
-        start_row(h, x, gap_open, gap_extend, free)
-        fill_rows(
-            match[pair, :n],
-            0,
-            gap_open,
-            gap_extend,
-            free,
-            local,
-            None if reference is None else reference[pair, :n],
-            false_margin,
-            missed_margin,
-            trace,
-            h,
-            x,
-            scratch,
-            best,
-            end,
-        )
-        finish(h, n, free, local, best, end)
-        scores[pair] = best[0]
-        walk(trace, 0, end[0], end[1], _IN_H, partners[pair])

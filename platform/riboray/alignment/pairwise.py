@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray.alignment.columns import GapPenalties, Margins, Mode, check_mode
-from riboray.alignment.kernels import align_batch_kernel
+from riboray.alignment.interleaved import SLOTS, align_interleaved
 
 __all__ = ["BatchAlignment", "align_batch"]
 
@@ -44,7 +44,7 @@ def align_batch(
     Parameters
     ----------
     match : ndarray, shape=(n, width_a, width_b), dtype=float32
-        Match scores; entries beyond a pair's lengths are not read.
+        Match scores; entries beyond a pair's lengths have no influence, whatever they are.
     lengths_a, lengths_b : ndarray, shape=(n,), dtype=integer
         Lengths of the sequences, at least 1.
     gaps : GapPenalties, optional
@@ -84,7 +84,6 @@ def align_batch(
             raise ValueError(f"lengths_{name} has shape {lengths.shape}, expected ({count},)")
         if count and (lengths.min() < 1 or lengths.max() > width):
             raise ValueError(f"lengths_{name} must lie between 1 and {width}")
-    _check_finite(match, sizes_a, sizes_b)
     wanted, false, missed = None, np.float32(0), np.float32(0)
     if reference is not None:
         wanted = np.ascontiguousarray(reference, dtype=np.int32)
@@ -95,10 +94,12 @@ def align_batch(
         false, missed = np.float32(margins.false), np.float32(margins.missed)
     scores = np.empty(count, dtype=np.float32)
     partners = np.empty((count, width_a), dtype=np.int32)
-    align_batch_kernel(
+    order = np.arange(count) if count <= SLOTS else np.argsort(-sizes_b, kind="stable")
+    bad = align_interleaved(
         match,
         sizes_a,
         sizes_b,
+        order,
         np.float32(gaps.open),
         np.float32(gaps.extend),
         mode != "global",
@@ -109,16 +110,8 @@ def align_batch(
         scores,
         partners,
     )
+    if bad >= 0:
+        raise ValueError(f"pair {bad} has a match score that is NaN or infinite")
     if wanted is not None:
         scores += missed * (wanted >= 0).sum(axis=1, dtype=np.float32)
     return BatchAlignment(scores, partners)
-
-
-def _check_finite(
-    match: NDArray[np.float32], lengths_a: NDArray[np.int32], lengths_b: NDArray[np.int32]
-) -> None:
-    if np.isfinite(match).all():
-        return
-    for pair, (n, m) in enumerate(zip(lengths_a, lengths_b, strict=True)):
-        if not np.isfinite(match[pair, :n, :m]).all():
-            raise ValueError(f"pair {pair} has a match score that is NaN or infinite")

@@ -15,25 +15,16 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from riboray.corpus.stats import OUTCOMES, Stats, Table, headline, label, printable, share, tables
+from riboray.corpus.stats import OUTCOMES, Stats, headline, label, printable, share, tables
 from riboray.corpus.structure import SS_CLASSES
 from riboray.manifest import atomic_path
+from riboray.page import PALETTE, html_page, html_table
 
 __all__ = ["write_figure"]
 
 Axes = Any
 
-# Okabe & Ito's colours, which the colour-blind tell apart, ink and grey. Each is a class of its own
-# in the page, which has another shade of it for dark mode.
-_INK, _GREY = "#1b1b1f", "#8a8a90"
-_BLUE, _ORANGE, _GREEN, _RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-_VARIABLES = dict(
-    zip(
-        (_INK, _GREY, _BLUE, _ORANGE, _GREEN, _RED),
-        ("ink", "grey", "blue", "orange", "green", "red"),
-        strict=True,
-    )
-)
+_INK, _GREY, _BLUE, _ORANGE, _GREEN, _RED = PALETTE.values()
 
 _OUTCOME_COLOURS = dict(zip(OUTCOMES, (_BLUE, _ORANGE, _RED, _GREEN), strict=True))
 
@@ -277,41 +268,6 @@ def _accounting(books: dict[str, dict[str, int]]) -> Callable[[Axes], None]:
     return draw
 
 
-_CSS = """
-:root { color-scheme: light dark; --ink: #1b1b1f; --page: #fcfcfd; --card: #fff; --line: #dcdce2;
-  --grey: #6c6c74; --blue: #0072b2; --orange: #e69f00; --green: #009e73; --red: #d55e00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6ea; --page: #131316; --card: #1c1c21;
-  --line: #36363e; --grey: #a0a0a8; --blue: #56b4e9; --orange: #f0b429; --green: #2cc295;
-  --red: #ff8a3d; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; }
-.lead, footer { color: var(--grey); }
-.warning { border-left: 4px solid var(--red); padding: .4rem .8rem; background: var(--card); }
-.figures { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
-.tables { columns: 26rem; column-gap: 1rem; }
-figure, .table { margin: 0; padding: .8rem; border: 1px solid var(--line); border-radius: 6px;
-  background: var(--card); }
-.table { break-inside: avoid; margin-bottom: 1rem; overflow-x: auto; }
-svg { display: block; width: 100%; height: auto; color: var(--ink); }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { text-align: left; padding: .15rem .4rem .15rem 0; border-top: 1px solid var(--line);
-  vertical-align: top; }
-th { font-weight: 400; color: var(--grey); }
-.number { text-align: right; white-space: nowrap; padding-left: .4rem; }
-@media (max-width: 30rem) { table { font-size: .75rem; }
-  .number { padding: .15rem 0 .15rem .3rem; } }
-"""
-
-
-#: Styles only, and those of the page itself: no script, no image, no font, no form.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-
 def _page(stats: Stats, panels: list[Panel]) -> str:
     """Write the page; nothing in it runs or is fetched."""
     name = escape(_name(stats))
@@ -322,19 +278,8 @@ def _page(stats: Stats, panels: list[Panel]) -> str:
     warnings = "".join(
         f'<p class="warning">Warning: {escape(printable(p, 300))}</p>\n' for p in stats["problems"]
     )
-    parts = [_html_table(table) for table in tables(stats)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>Corpus {name}</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<header>
+    parts = [html_table(t.heading, t.columns, t.rows, t.texts) for t in tables(stats)]
+    body = f"""<header>
 <h1>Corpus {name}</h1>
 <p class="lead">{escape(headline(stats))}</p>
 {warnings}</header>
@@ -348,9 +293,8 @@ def _page(stats: Stats, panels: list[Panel]) -> str:
 </section>
 </main>
 <footer>{escape(printable(origin, 400))}</footer>
-</body>
-</html>
 """
+    return html_page(f"Corpus {_name(stats)}", body)
 
 
 def _inline_figure(panel: Panel, prefix: str) -> str:
@@ -365,31 +309,9 @@ def _inline_figure(panel: Panel, prefix: str) -> str:
     svg = svg[svg.index("<svg") :]
     # Comments repeat the texts, the metadata names a vocabulary, the style sheet is for all "*".
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    for colour, variable in _VARIABLES.items():
+    for variable, colour in PALETTE.items():
         svg = svg.replace(colour, f"var(--{variable})")
     for reference in (' id="', '"#', "url(#"):
         svg = svg.replace(reference, reference + prefix)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(panel.heading)}" ', 1)
     return f"<figure>{svg}</figure>"
-
-
-def _html_table(table: Table) -> str:
-    """Write one table; columns after the texts are numbers."""
-
-    def row(cells: tuple[str, ...], tag: str) -> str:
-        texts = table.texts
-        return (
-            "<tr>"
-            + "".join(
-                f"<{tag}{'' if i < texts else ' class=number'}>{escape(cell)}</{tag}>"
-                for i, cell in enumerate(cells)
-            )
-            + "</tr>"
-        )
-
-    head = f"<thead>{row(table.columns, 'th')}</thead>" if any(table.columns) else ""
-    body = "\n".join(row(cells, "td") for cells in table.rows)
-    return (
-        f'<div class="table"><table><caption>{escape(table.heading)}</caption>\n{head}'
-        f"<tbody>{body}</tbody></table></div>"
-    )

@@ -9,9 +9,10 @@ from riboray.alignment import GapPenalties, Margins
 from riboray.errors import ConfigError
 from riboray.manifest import fingerprint
 from riboray.model.config import RnaBertConfig
+from riboray.pretraining.curriculum import OBJECTIVES, Phase
 from riboray.pretraining.masking import MaskingRule
 
-__all__ = ["PretrainConfig"]
+__all__ = ["METRICS", "PretrainConfig"]
 
 #: Options that may differ when a run is resumed: where and how fast it computes, what is shown, and
 #: when it ends. (The limits also set the learning-rate schedule: wider limits stretch it.) Inputs
@@ -23,16 +24,35 @@ _RESUMABLE = (
     "storage",
     "num_workers",
     "cpus_per_worker",
+    "resize_minutes",
     "device",
+    "compile",
     "ray_address",
     "max_failures",
     "max_steps",
     "max_epochs",
     "max_minutes",
     "evaluations",
+    "patience",
+    "final",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "record_seconds",
+    "track",
 )
+
+#: Where records can go; see `riboray.tracking`.
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+
+#: Measurements by which checkpoints are compared, and whether more is better.
+METRICS = {
+    "mlm_loss": False,
+    "mlm_accuracy": True,
+    "sal_loss": False,
+    "sal_f1": True,
+    "ss_loss": False,
+    "ss_accuracy": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +81,31 @@ class PretrainConfig:
     max_steps: int | None = None
     """Stop after this many optimiser steps."""
     max_epochs: float | None = None
-    """Stop after this many passes over the sequences (10 if no other limit is given)."""
+    """Stop after this many passes over the sequences (10 if nothing else ends the run)."""
     max_minutes: float | None = None
     """Stop after this many minutes of training, resumed time included."""
 
+    curriculum: list[Phase] = field(default_factory=lambda: [Phase()])
+    """Phases of the training, in order; each has `objectives`, and how long it lasts as `steps`,
+    `epochs` or `share` of the run (the last one may go without), and a `learning_rate` if it has
+    its own."""
     mlm_weight: float = 1.0
     """Weight of the masked-language-modelling loss (mean over targets, nats)."""
     sal_weight: float = 0.05
     """Weight of the structural-alignment loss (mean over pairs)."""
-    sal_start: float = 0.0
-    """Progress, from 0 to 1, at which structural alignment learning joins in."""
+    ss_weight: float = 1.0
+    """Weight of the structure-class loss (mean over nucleotides of known class, nats), in phases
+    that have it."""
     masking: MaskingRule = field(default_factory=MaskingRule)
     """Which nucleotides are hidden."""
+    mask_pairs: bool = False
+    """Hide nucleotides in structural alignment learning too."""
+    family_temperature: float = 1.0
+    """A family with n pairs is seen in proportion to n to the power 1/temperature: with 1 every
+    pair as often, with inf every family."""
+    identity_power: float = 0.0
+    """Within a family, a pair is seen in proportion to (1 - identity) to this power: above 0,
+    unlike sequences more often."""
     gaps: GapPenalties = field(default_factory=GapPenalties)
     """Gap penalties of the alignment."""
     margins: Margins = field(default_factory=Margins)
@@ -83,19 +116,26 @@ class PretrainConfig:
     pair_tokens_per_batch: int = 1024
     """Tokens of a batch of pairs, both sequences and padding included, at most."""
     batches_per_step: int | None = None
-    """Batches of each kind in a global step (default: the number of workers at the start). It,
-    not the number of workers, decides what a step computes."""
+    """Batches of each kind in a global step (default: the largest number of workers). It, not the
+    number of workers, decides what a step computes: workers with several batches accumulate
+    their gradients."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the learning rate does after the warm-up: fall to 0 as a cosine, or stay."""
     warmup: float = 0.1
-    """Share of the run over which the learning rate rises from 0; it then falls to 0 as a
-    cosine."""
+    """Share of the run over which the learning rate rises from 0."""
     weight_decay: float = 0.01
     """Weight decay of AdamW, on matrices only."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.0
+    """Decay of an exponential moving average of the weights, such as 0.999; the average is
+    measured and is the model that is saved. 0: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass: bf16 on a GPU, fp32 on a CPU (bf16 is slower there)."""
+    compile: bool = False
+    """Compile the encoder with torch.compile: a minute at the start, for GPUs."""
     seed: int = 0
     """Seed of weights, masks, pairs and order."""
     model: RnaBertConfig = field(default_factory=RnaBertConfig)
@@ -115,22 +155,39 @@ class PretrainConfig:
     """Validation pairs measured, at most."""
     evaluations: int = 8
     """Measurements in the course of the run, beside those before and after."""
-    checkpoint_minutes: float = 5.0
+    best_metric: Literal[
+        "auto", "mlm_loss", "mlm_accuracy", "sal_loss", "sal_f1", "ss_loss", "ss_accuracy"
+    ] = "auto"
+    """Measurement by which checkpoints are compared. auto: sal_f1 in phases with alignments, else
+    mlm_loss, else ss_loss."""
+    patience: int = 0
+    """End a phase after this many measurements in a row without a new best. 0: never."""
+    final: Literal["last", "best"] = "last"
+    """Which model the finished run hands over."""
+    checkpoint_minutes: float = 2.0
     """Minutes between checkpoints; every measurement makes one too."""
     keep_checkpoints: int = 2
-    """Checkpoints kept for resuming, the newest."""
+    """Checkpoints kept for resuming, the newest; the best one is kept beside them."""
+    record_seconds: float = 1.0
+    """Seconds between records of training metrics, at least; they grow with the run. 0: every
+    step."""
+    track: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where records go beside metrics.jsonl: tensorboard, mlflow, wandb."""
 
-    num_workers: int = 2
-    """Training workers."""
+    num_workers: int | list[int] = 2
+    """Training workers; [least, most] for as many as the cluster has room for, which may change
+    while the run goes on."""
     cpus_per_worker: int = 1
     """CPUs of a worker; on a laptop, more workers are faster than more threads."""
+    resize_minutes: float = 1.0
+    """Minutes between looks at whether more workers fit, with [least, most]."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where workers train: on GPUs if the cluster has one for each."""
     ray_address: str | None = None
     """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
     max_failures: int = 3
-    """Worker failures after which the run gives up; before, it goes on from the last
-    checkpoint."""
+    """Failures without a new checkpoint in between after which the run gives up; before, it goes
+    on from the last checkpoint."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -139,10 +196,11 @@ class PretrainConfig:
             "max_grad_norm",
             "validation_sequences",
             "validation_pairs",
-            "num_workers",
             "cpus_per_worker",
+            "resize_minutes",
             "keep_checkpoints",
             "checkpoint_minutes",
+            "family_temperature",
         )
         for name in positive:
             if not getattr(self, name) > 0:
@@ -151,14 +209,79 @@ class PretrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}")
-        not_negative = ("mlm_weight", "sal_weight", "weight_decay", "evaluations", "max_failures")
-        for name in (*not_negative, "seed"):
+        not_negative = (
+            *("mlm_weight", "sal_weight", "ss_weight", "weight_decay", "identity_power"),
+            *("evaluations", "max_failures", "patience", "record_seconds", "seed"),
+        )
+        for name in not_negative:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("sal_start", "warmup", "validation_share", "validation_family_share"):
+        shares = ("warmup", "validation_share", "validation_family_share", "ema_decay")
+        for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        unknown = sorted(set(self.track) - set(TRACKERS))
+        if unknown:
+            raise ConfigError(f"track: {', '.join(unknown)}: known are {', '.join(TRACKERS)}")
+        self._check_workers()
+        self._check_curriculum()
         self._check_lengths()
+
+    def _check_workers(self) -> None:
+        given = self.num_workers
+        numbers = given if isinstance(given, list) else [given]
+        if len(numbers) not in (1, 2) or sorted(numbers) != numbers or numbers[0] < 1:
+            raise ConfigError(f"num_workers must be a number or [least, most], not {given}")
+
+    def _check_curriculum(self) -> None:
+        if not self.curriculum:
+            raise ConfigError("curriculum has no phase")
+        for number, phase in enumerate(self.curriculum, start=1):
+            if phase.bound is None and number < len(self.curriculum):
+                raise ConfigError(f"phase {number} of the curriculum has no end")
+            weights = {name: getattr(self, f"{name}_weight") for name in phase.names}
+            if not any(weights.values()):
+                raise ConfigError(
+                    f"phase {number}: {' and '.join(weights)} weigh 0: nothing to learn"
+                )
+        shares = sum(phase.share or 0 for phase in self.curriculum)
+        if shares > 1 + 1e-9:
+            raise ConfigError(f"the shares of the curriculum's phases add up to {shares:g}")
+        for head, objective in (("lm", "mlm"), ("ss", "ss")):
+            if objective in self.objectives and head not in self.model.heads:
+                raise ConfigError(f"{objective} needs the {head} head: add it to model.heads")
+        if self.best_metric not in ("auto", *METRICS):
+            raise ConfigError(
+                f"best_metric must be auto or one of {', '.join(METRICS)}, not {self.best_metric!r}"
+            )
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives of all phases, in the order of `curriculum.OBJECTIVES`."""
+        wanted = {name for phase in self.curriculum for name in phase.names}
+        weighed = {name for name in wanted if getattr(self, f"{name}_weight") > 0}
+        return tuple(name for name in OBJECTIVES if name in weighed)
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """The least and the largest number of workers."""
+        given = self.num_workers
+        return (given[0], given[-1]) if isinstance(given, list) else (given, given)
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the curriculum ends by itself, without a limit of the run."""
+        bounds = [phase.bound for phase in self.curriculum]
+        return all(bound is not None and bound[0] != "share" for bound in bounds)
+
+    def metric_of(self, phase: Phase) -> str:
+        """Return the measurement by which checkpoints of a phase are compared."""
+        if self.best_metric != "auto":
+            return self.best_metric
+        for objective, metric in (("sal", "sal_f1"), ("mlm", "mlm_loss"), ("ss", "ss_loss")):
+            if objective in phase.names and objective in self.objectives:
+                return metric
+        raise AssertionError(phase)
 
     def _check_lengths(self) -> None:
         limit = self.model.max_sequence_length
@@ -171,10 +294,6 @@ class PretrainConfig:
                     f"{name}={getattr(self, name)} cannot hold the longest input; "
                     f"it must be at least {least}"
                 )
-        if self.mlm_weight == self.sal_weight == 0:
-            raise ConfigError("mlm_weight and sal_weight are both 0: nothing to learn")
-        if "lm" not in self.model.heads:
-            raise ConfigError("pre-training needs the lm head: add it to model.heads")
         if self.run_name is not None and (
             not self.run_name or self.run_name.startswith(".") or "/" in self.run_name
         ):

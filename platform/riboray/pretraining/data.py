@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +18,18 @@ from riboray.corpus.records import is_validation
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.masking import sequence_keys
+from riboray.pretraining.sampling import PairSampling, pair_sampling
 from riboray.pretraining.streams import (
-    MlmBatch,
     PairBatch,
     StreamSpec,
+    TokenBatch,
     find_windows,
     mlm_batch,
     pair_batch,
+    structure_batch,
+    structured_members,
 )
-from riboray.pretraining.trainer import Validation
+from riboray.pretraining.validation import Validation
 
 __all__ = ["TrainingData", "prepare_data"]
 
@@ -74,9 +78,10 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
     files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in kinds}
     if files["pairs"] and not files["members"]:
         raise CorpusError(corpus, "lists no members of its families; ingest it anew")
-    held_out, held_out_hashes, sal_validation, counts = _split_pairs(files, config)
-    mlm_validation, mlm_counts = _split_sequences(files, held_out_hashes, config)
-    counts |= mlm_counts
+    split = _split_pairs(files, config)
+    mlm_validation, mlm_counts = _split_sequences(files, split.hashes, config)
+    ss_validation, ss_counts = _split_members(files, split.held_out, config)
+    counts = {**split.counts, **mlm_counts, **ss_counts}
     if not counts["mlm_training_sequences"]:
         raise ConfigError("validation leaves no sequence to train on; lower validation_share")
     common = {
@@ -84,69 +89,93 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
         "seed": config.seed,
         "model": config.model,
         "masking": config.masking,
-        "held_out_hashes": tuple(held_out_hashes.tolist()),
-        "held_out_families": held_out,
+        "held_out_hashes": tuple(split.hashes.tolist()),
+        "held_out_families": split.held_out,
         "validation_share": 0.0 if files["validation_sequences"] else config.validation_share,
     }
-    specs: dict[str, StreamSpec] = {}
-    if config.mlm_weight > 0:
-        specs["mlm"] = StreamSpec(
-            objective="mlm",
-            windows=find_windows(files["sequences"]),
-            token_budget=config.tokens_per_batch,
+    budgets = {"mlm": config.tokens_per_batch, "sal": config.pair_tokens_per_batch}
+    tables = {"mlm": "sequences", "sal": "pairs", "ss": "members"}
+    there = {"mlm": True, "sal": counts["sal_training_pairs"], "ss": counts["ss_training_members"]}
+    specs = {
+        name: StreamSpec(
+            objective=name,  # type: ignore[arg-type]
+            windows=find_windows(files[tables[name]]),
+            token_budget=budgets.get(name, config.tokens_per_batch),
+            sampling=split.sampling if name == "sal" else None,
+            mask_pairs=config.mask_pairs,
             **common,  # type: ignore[arg-type]
         )
-    if config.sal_weight > 0 and counts["sal_training_pairs"]:
-        specs["sal"] = StreamSpec(
-            objective="sal",
-            windows=find_windows(files["pairs"]),
-            token_budget=config.pair_tokens_per_batch,
-            **common,  # type: ignore[arg-type]
-        )
-    if not specs:
-        raise ConfigError("sal_weight alone needs --alignments with two families or more")
-    return TrainingData(specs, Validation(mlm_validation, sal_validation), held_out, counts)
+        for name in config.objectives
+        if there[name]
+    }
+    for number, phase in enumerate(config.curriculum, start=1):
+        if not specs.keys() & set(phase.names):
+            raise ConfigError(
+                f"phase {number} of the curriculum ({phase.objectives}) has no data: it needs "
+                "--alignments with two families or more, and for ss one with SS_cons"
+            )
+    validation = Validation(mlm_validation, split.validation, ss_validation)
+    return TrainingData(specs, validation, split.held_out, counts)
 
 
-def _split_pairs(
-    files: dict[str, list[Path]], config: PretrainConfig
-) -> tuple[tuple[str, ...], Hashes, list[PairBatch], dict[str, int]]:
-    empty = np.empty(0, dtype=np.uint64)
+class _PairSplit(NamedTuple):
+    """Reference alignments, divided by family."""
+
+    held_out: tuple[str, ...]
+    hashes: Hashes
+    """Sequences of the held-out families."""
+    validation: list[PairBatch]
+    sampling: PairSampling | None
+    counts: dict[str, int]
+
+
+def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairSplit:
     if not files["pairs"]:
         names = ("families", "pairs")
-        return (), empty, [], {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
-    columns = ["family", "aligned_a", "aligned_b"]
-    table = ds.dataset(files["pairs"]).to_table(columns=columns)
+        counts = {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
+        return _PairSplit((), np.empty(0, dtype=np.uint64), [], None, counts)
+    table = ds.dataset(files["pairs"]).to_table(columns=["family", "identity"])
     members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
     names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
+    source = files["validation_pairs"] or files["pairs"]
     if files["validation_pairs"]:
         if config.validation_families:
             raise ConfigError("the corpus sets families apart: leave out --validation-families")
-        kept = ds.dataset(files["validation_pairs"]).to_table(columns=columns)
-        held_out = sorted(pc.unique(kept["family"]).to_pylist())
+        apart = ds.dataset(source).to_table(columns=["family"])["family"]
+        held_out = sorted(pc.unique(apart).to_pylist())
         families = sorted({*pc.unique(table["family"]).to_pylist(), *held_out})
-        training_pairs = table.num_rows
     else:
         families = sorted(pc.unique(table["family"]).to_pylist())
         held_out = _choose_families(families, names_of, config)
-        is_held_out = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
-        kept = table.filter(is_held_out)
-        training_pairs = table.num_rows - kept.num_rows
+    names = pa.array(held_out, pa.string())
+    trained = table.filter(pc.invert(pc.is_in(table["family"], value_set=names)))
+    # Files are in hash order, so the first pairs are a random sample of all.
+    rows = ds.dataset(source).scanner(
+        columns=["aligned_a", "aligned_b"], filter=pc.field("family").isin(names)
+    )
+    kept = rows.head(config.validation_pairs)
     pairs = list(zip(kept["aligned_a"].to_pylist(), kept["aligned_b"].to_pylist(), strict=True))
-    is_member = pc.is_in(members["family"], value_set=pa.array(held_out, pa.string()))
-    hashes = np.unique(members.filter(is_member)["sha256_64"].to_numpy())
+    is_member = pc.is_in(members["family"], value_set=names)
     counts = {
         "sal_training_families": len(families) - len(held_out),
         "sal_validation_families": len(held_out),
-        "sal_training_pairs": training_pairs,
-        "sal_validation_pairs": min(len(pairs), config.validation_pairs),
+        "sal_training_pairs": trained.num_rows,
+        "sal_validation_pairs": len(pairs),
     }
-    # Files are in hash order, so the first pairs are a random sample of all.
-    pairs = pairs[: config.validation_pairs]
     lengths = np.array([max(len(a), len(b)) for a, b in pairs], dtype=np.int64)
     plans = plan_batches(2 * lengths, 4 * config.pair_tokens_per_batch)
-    batches = [pair_batch([pairs[i] for i in rows], config.model) for rows in plans]
-    return tuple(held_out), hashes, batches, counts
+    return _PairSplit(
+        held_out=tuple(held_out),
+        hashes=np.unique(members.filter(is_member)["sha256_64"].to_numpy()),
+        validation=[pair_batch([pairs[i] for i in rows], config.model) for rows in plans],
+        sampling=pair_sampling(
+            trained["family"],
+            trained["identity"].to_numpy(),
+            config.family_temperature,
+            config.identity_power,
+        ),
+        counts=counts,
+    )
 
 
 def _choose_families(
@@ -167,11 +196,37 @@ def _choose_families(
     return held_out
 
 
+def _split_members(
+    files: dict[str, list[Path]], held_out: tuple[str, ...], config: PretrainConfig
+) -> tuple[list[TokenBatch], dict[str, int]]:
+    """Divide the members with a structure, if structures are learnt, by family."""
+    if "ss" not in config.objectives or not files["members"]:
+        return [], {"ss_training_members": 0, "ss_validation_members": 0}
+    columns = ["family", "sha256_64", "sequence", "ss_classes"]
+    table = ds.dataset(files["members"]).to_table(columns=columns)
+    table = structured_members(table, config.model.max_sequence_length)
+    apart = pc.is_in(table["family"], value_set=pa.array(held_out, pa.string()))
+    kept = table.filter(apart)
+    rows = np.argsort(kept["sha256_64"].to_numpy(), kind="stable")[: config.validation_sequences]
+    kept = kept.take(pa.array(np.sort(rows)))
+    counts = {
+        "ss_training_members": table.num_rows - int(pc.sum(apart).as_py() or 0),
+        "ss_validation_members": kept.num_rows,
+    }
+    sequences, classes = (kept[name].to_pylist() for name in ("sequence", "ss_classes"))
+    lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+    batches = [
+        structure_batch([sequences[i] for i in rows], [classes[i] for i in rows], config.model)
+        for rows in plan_batches(lengths, 4 * config.tokens_per_batch)
+    ]
+    return batches, counts
+
+
 def _split_sequences(
     files: dict[str, list[Path]],
     held_out_hashes: Hashes,
     config: PretrainConfig,
-) -> tuple[list[MlmBatch], dict[str, int]]:
+) -> tuple[list[TokenBatch], dict[str, int]]:
     if not files["sequences"]:
         raise CorpusError("corpus", "holds no sequences")
     dataset = ds.dataset(files["sequences"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,27 +12,29 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from riboray import __version__
-from riboray.console import Progress, say
+from riboray.console import say
 from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
 from riboray.manifest import Manifest, atomic_path, exclusive, read_manifest, write_json
+from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
-from riboray.pretraining.report import (
-    draw_training_curve,
-    figures_line,
-    read_records,
-    summarise,
-    validation_line,
+from riboray.pretraining.display import (
+    Display,
+    announce,
+    merge_records,
+    print_summary,
+    write_records,
 )
+from riboray.pretraining.report import draw_training_curve, read_records, summarise
 from riboray.pretraining.rundir import (
     RunDirectory,
     adopt_streams,
@@ -42,6 +43,7 @@ from riboray.pretraining.rundir import (
     limits_of,
 )
 from riboray.rayenv import prepare_ray
+from riboray.tracking.trackers import open_trackers
 
 __all__ = ["Interrupted", "pretrain"]
 
@@ -81,9 +83,9 @@ def pretrain(config: PretrainConfig) -> Record:
 
     Notes
     -----
-    The run directory holds ``resolved_config.yaml``, ``corpus/``, ``train/`` (Ray Train's
-    checkpoints for resuming), ``checkpoint/`` (the trained model), ``metrics.jsonl``,
-    ``training_curve.png`` and ``summary.json``.
+    The run directory holds ``resolved_config.yaml``, ``corpus/``, ``checkpoints/`` (for
+    resuming), ``checkpoint/`` (the trained model), ``metrics.jsonl``, ``training_curve.png``
+    and ``summary.json``.
     """
     config = _resolve(config)
     assert config.run_name is not None
@@ -103,7 +105,7 @@ def pretrain(config: PretrainConfig) -> Record:
             if (done := finished_summary(config, run)) is not None:
                 say(f"run {config.run_name} is complete already: {run.checkpoint}")
                 return done
-            data = prepare_data(corpus, config, config.batches_per_step or config.num_workers)
+            data = prepare_data(corpus, config, config.batches_per_step or 1)
             with atomic_path(run.config) as temporary:
                 temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
         except BaseException:
@@ -140,7 +142,7 @@ def _resolve(config: PretrainConfig) -> PretrainConfig:
         if not config.validation_families:
             changes["validation_families"] = list(SAMPLE_HELD_OUT)
             changes["validation_pairs"] = min(config.validation_pairs, _SAMPLE_PAIRS)
-    if config.max_steps is config.max_epochs is config.max_minutes is None:
+    if config.max_steps is config.max_epochs is config.max_minutes is None and not config.has_end:
         if "corpus" in changes:
             changes["max_minutes"] = _SAMPLE_MINUTES
         else:
@@ -214,82 +216,44 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
     address = prepare_ray(config.ray_address)
     from riboray.pipeline import connect
     from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
+    from riboray.tracking.pipeline import RunGauges
 
-    _announce(config, data)
-    with connect(address, cpus=config.num_workers * config.cpus_per_worker) as resources:
-        use_gpu = gpus_wanted(config, resources)
-        device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
-        say(f"  workers     {config.num_workers}, {device} each")
-        display = _Display(run)
-        training = TrainingRun(config, data.specs, data.validation, run.path, use_gpu)
-        with _stop_on_signal() as stop:
-            newest = training.fit(display.show, lambda: stop.is_requested)
-    display.close()
-    records = read_records(newest / "metrics.jsonl")
-    with atomic_path(run.metrics) as temporary:
-        shutil.copyfile(newest / "metrics.jsonl", temporary)
-    if records[-1]["kind"] != "validation" or records[-1]["progress"] < 1:
+    announce(config, data)
+    least, most = config.worker_range
+    store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
+    trackers = open_trackers(
+        config.track, run.path, run.path.name, asdict(config), max(store.steps(), default=0)
+    )
+    status: Literal["finished", "stopped", "failed"] = "failed"
+    try:
+        with connect(address, cpus=most * config.cpus_per_worker) as resources:
+            use_gpu = gpus_wanted(config, resources)
+            device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
+            workers = f"{most}" if least == most else f"{least} to {most}"
+            say(f"  workers     {workers}, {device} each")
+            gauges = RunGauges(run.path.name)
+            display = Display(run, [trackers.log, gauges.log])
+            training = TrainingRun(config, data.specs, data.validation, store, run.path, use_gpu)
+            try:
+                with _stop_on_signal() as stop:
+                    newest = training.fit(display.show, lambda: stop.is_requested)
+            finally:
+                display.close()
+                gauges.close("stopped")
+        records = merge_records(read_records(newest / "metrics.jsonl"), display.records)
+        write_records(run.metrics, records)
+        finished = records[-1]["progress"] >= 1
+        status = "finished" if finished else "stopped"
+    finally:
+        trackers.close(status)
+    if not finished:
         step = records[-1]["step"]
         raise Interrupted(
             f"stopped at step {step}, checkpoint saved; to go on, run the same command with "
             f"--run-name {config.run_name}"
         )
-    return _finish(config, run, data, newest, records)
-
-
-def _announce(config: PretrainConfig, data: TrainingData) -> None:
-    counts = data.counts
-    say(
-        f"  held out    {counts['mlm_validation_sequences']:,} sequences; "
-        f"{counts['sal_validation_families']:,} families "
-        f"({counts['sal_validation_pairs']:,} pairs measured)"
-    )
-    families = ", ".join(data.held_out_families[:8])
-    if families:
-        more = len(data.held_out_families) - 8
-        say(f"  {'':<11} {families}{f' and {more} more' if more > 0 else ''}")
-    say(
-        f"  training    {counts['mlm_training_sequences']:,} sequences; "
-        f"{counts['sal_training_families']:,} families ({counts['sal_training_pairs']:,} pairs)"
-    )
-    limits = {
-        "steps": config.max_steps,
-        "epochs": config.max_epochs,
-        "minutes": config.max_minutes,
-    }
-    until = ", ".join(f"{value:g} {name}" for name, value in limits.items() if value is not None)
-    say(f"  until       {until}")
-
-
-class _Display:
-    """Shows records as they come, and keeps them in the run directory."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        self._bar: Progress | None = None
-        self._records = read_records(run.metrics) if run.metrics.is_file() else []
-
-    def show(self, record: Record) -> None:
-        if self._records and record["step"] < self._records[-1]["step"]:
-            # Resumed from a checkpoint: what came after it did not happen.
-            self._records = [r for r in self._records if r["step"] < record["step"]]
-            with atomic_path(self._run.metrics) as temporary:
-                lines = (json.dumps(r) + "\n" for r in self._records)
-                temporary.write_text("".join(lines), "utf-8")
-        self._records.append(record)
-        with self._run.metrics.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(record) + "\n")
-        if record["kind"] == "validation":
-            when = "before" if record["step"] == 0 else f"step {record['step']}"
-            say(f"  {when:<11} {validation_line(record)}")
-        if self._bar is None:
-            self._bar = Progress("  training", initial=record["progress"])
-        if record["kind"] == "train":
-            self._bar.update(record["progress"], figures_line(record))
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    chosen = (store.best() or newest) if config.final == "best" else newest
+    return _finish(config, run, data, chosen, records)
 
 
 class _Stop:
@@ -319,13 +283,13 @@ def _finish(
     config: PretrainConfig,
     run: RunDirectory,
     data: TrainingData,
-    newest: Path,
+    chosen: Path,
     records: list[Record],
 ) -> Record:
     """Put the trained model, the figure and the summary into the run directory."""
+    chosen_step = json.loads((chosen / "manifest.json").read_text("utf-8"))["details"]["step"]
     staged = run.path / f".checkpoint-{time.time_ns()}"
-    shutil.copytree(newest, staged)
-    shutil.copyfile(run.config, staged / "resolved_config.yaml")
+    shutil.copytree(chosen, staged)
     aside = staged.with_name(f"{staged.name}-old")
     if run.checkpoint.exists():
         run.checkpoint.rename(aside)
@@ -335,41 +299,12 @@ def _finish(
     summary = {
         "run": config.run_name,
         "checkpoint": str(run.checkpoint),
-        **summarise(records),
+        **summarise(records, chosen_step),
         "data": data.counts,
         "held_out_families": list(data.held_out_families),
         "limits": limits_of(config),
         "riboray_version": __version__,
     }
     write_json(run.summary, summary)
-    _print_summary(run, summary)
+    print_summary(run, summary)
     return summary
-
-
-def _print_summary(run: RunDirectory, summary: Record) -> None:
-    rows = [
-        ("mlm_accuracy", "masked nucleotides recovered"),
-        ("mlm_loss", "masked-language-modelling loss"),
-        ("sal_f1", "alignment F1, held-out families"),
-    ]
-    say(f"\n{'':34}{'before':>8}{'after':>8}")
-    before, after = summary["before"], summary["after"]
-    for name, label in rows:
-        if name in after:
-            say(f"  {label:<32}{before[name]:>8.3f}{after[name]:>8.3f}")
-    say(
-        f"\n  {summary['steps']:,} steps in {summary['training_seconds'] / 60:.1f} min, "
-        f"{summary['tokens_per_s'] or 0:,.0f} tokens/s, {summary['pairs_per_s'] or 0:,.0f} pairs/s"
-    )
-    short = _from_here(run.path)
-    beside = Path(sys.executable).with_name("riboray")
-    command = "riboray" if shutil.which("riboray") or not beside.exists() else _from_here(beside)
-    say(f"  model       {short / 'checkpoint'}  (multimolecule opens it too)")
-    say(f"  figure      {short / 'training_curve.png'}")
-    say(f"\nNext: look at it over HTTP with\n  {command} serve --checkpoint {short / 'checkpoint'}")
-
-
-def _from_here(path: Path) -> Path:
-    """Return a path as short as it can be typed."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -3,129 +3,39 @@
 from __future__ import annotations
 
 import itertools
-import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
-from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.streams import Cursor, MlmBatch, PairBatch, StreamSpec
-from riboray.pretraining.trainer import StepMetrics, Trainer, Validation, learning_rate_factor
+import torch
 
-__all__ = ["LocalSession", "OpenStream", "Session", "run"]
+from riboray.pretraining.checkpoints import CheckpointStore, Score
+from riboray.pretraining.config import METRICS, PretrainConfig
+from riboray.pretraining.curriculum import (
+    OBJECTIVES,
+    Phase,
+    Position,
+    advance,
+    curriculum_progress,
+    learning_rate,
+    next_phase,
+    passes_made,
+    phase_at,
+)
+from riboray.pretraining.feeds import Feed, OpenStream
+from riboray.pretraining.meter import Meter, matmul_ceiling
+from riboray.pretraining.sessions import Session
+from riboray.pretraining.state import restore_state, write_state
+from riboray.pretraining.streams import Batch, PairBatch, StreamSpec, TokenBatch, checksum
+from riboray.pretraining.trainer import Counts, Trainer, count_targets
+from riboray.pretraining.validation import Validation, evaluate
+
+__all__ = ["run"]
 
 Record = dict[str, Any]
-Batches = Iterator[tuple[Cursor, MlmBatch | PairBatch]]
-OpenStream = Callable[[StreamSpec, int, Cursor], Batches]
 
-#: Seconds between two records of training metrics, at least; grows with the run, so that a
-#: week's run has a few thousand records and not millions.
-_RECORD_SECONDS = 1.0
-
-
-class Session(Protocol):
-    """What the loop needs from the world around it."""
-
-    def publish(self, record: Record) -> None:
-        """Show and keep a record of metrics; rank 0 only, must not block."""
-
-    def stop_requested(self) -> bool:
-        """Tell whether the user asked this worker to stop after the current step."""
-
-    def commit(self, record: Record, directory: Path | None) -> None:
-        """Persist a checkpoint (rank 0 gives the directory); called by all ranks together."""
-
-    def restore(self) -> Path | None:
-        """Give the directory of the checkpoint to go on from, if there is one."""
-
-
-@dataclass
-class LocalSession:
-    """A session in this process: keeps records, discards checkpoints unless given a folder."""
-
-    folder: Path | None = None
-    resume_from: Path | None = None
-    records: list[Record] = field(default_factory=list)
-
-    def publish(self, record: Record) -> None:
-        """Keep the record."""
-        self.records.append(record)
-
-    def stop_requested(self) -> bool:
-        """Never."""
-        return False
-
-    def commit(self, record: Record, directory: Path | None) -> None:
-        """Move the checkpoint to ``folder/step-N``."""
-        if self.folder is not None and directory is not None:
-            directory.rename(self.folder / f"step-{record['step']}")
-
-    def restore(self) -> Path | None:
-        """Give ``resume_from``."""
-        return self.resume_from
-
-
-class _Feed:
-    """This worker's streams of one objective, and where each stands."""
-
-    def __init__(
-        self, spec: StreamSpec, trainer: Trainer, open_stream: OpenStream, cursors: list[Cursor]
-    ) -> None:
-        self.spec = spec
-        self.mine = list(range(trainer.rank, spec.streams, trainer.world_size))
-        self.cursors = cursors
-        # Opened at once: data is read ahead while the untrained model is measured.
-        self._batches: dict[int, Batches] = {k: open_stream(spec, k, cursors[k]) for k in self.mine}
-
-    def wait(self) -> None:
-        """Wait for the first batches to be there."""
-        for stream, batches in self._batches.items():
-            self._batches[stream] = itertools.chain([next(batches)], batches)
-
-    def take(self) -> list[MlmBatch | PairBatch]:
-        """Take the next batch of every stream of this worker."""
-        taken = []
-        for stream, batches in self._batches.items():
-            self.cursors[stream], batch = next(batches)
-            taken.append(batch)
-        return taken
-
-    @property
-    def visits(self) -> int:
-        """Windows this worker's streams have finished."""
-        return sum(self.cursors[stream].visit for stream in self.mine)
-
-    def all_cursors(self, trainer: Trainer) -> list[list[int]]:
-        """Return every stream's cursor, gathered from all workers."""
-        mine = set(self.mine)
-        own = [n for k, c in enumerate(self.cursors) for n in (c if k in mine else (0, 0))]
-        flat = [int(n) for n in trainer.all_sum(own)]
-        return [flat[i : i + 2] for i in range(0, len(flat), 2)]
-
-
-class _Meter:
-    """Averages of training metrics since the last record."""
-
-    def __init__(self) -> None:
-        self.steps: list[StepMetrics] = []
-        self.since = time.monotonic()
-
-    def record(self, now: float) -> Record:
-        """Return the averages and start anew."""
-        seconds = max(now - self.since, 1e-9)
-        values: Record = {
-            "tokens_per_s": sum(s.tokens for s in self.steps) / seconds,
-            "pairs_per_s": sum(s.pairs for s in self.steps) / seconds,
-        }
-        for name in ("mlm_loss", "mlm_accuracy", "sal_loss", "gradient_norm"):
-            numbers = [n for s in self.steps if not math.isnan(n := getattr(s, name))]
-            if numbers:
-                values[name] = sum(numbers) / len(numbers)
-        self.steps, self.since = [], now
-        return values
+#: Seconds between questions whether a machine is about to be taken away; notice is given half a
+#: minute or more ahead, and asking is a message between all workers.
+_NOTICE_SECONDS = 5.0
 
 
 class _Now(NamedTuple):
@@ -133,8 +43,10 @@ class _Now(NamedTuple):
 
     record: Record
     progress: float
+    spent: float
     elapsed: float
     stopping: bool
+    checkpoint_asked: bool
 
     @property
     def finished(self) -> bool:
@@ -152,113 +64,250 @@ class _Run:
         open_stream: OpenStream,
         validation: Validation,
         session: Session,
+        store: CheckpointStore | None,
     ) -> None:
         self.config, self.trainer, self.specs = config, trainer, specs
-        self.validation, self.session = validation, session
-        state: Record = {"step": 0, "elapsed_s": 0.0, "evaluated": -1, "cursors": {}}
-        self.history: list[Record] = []
-        checkpoint = session.restore()
-        if checkpoint is not None:
-            state, self.history = trainer.load(checkpoint)
+        self.validation, self.session, self.store = validation, session, store
+        self.warnings: list[str] = []
+        self.state, self.history = restore_state(trainer, store, self.warnings.append)
         self.feeds = {
-            name: _Feed(spec, trainer, open_stream, _cursors(state["cursors"].get(name), spec))
+            name: Feed(spec, trainer, open_stream, self.state.cursors.get(name))
             for name, spec in specs.items()
         }
-        self.step_number: int = state["step"]
-        self.evaluated: int = state["evaluated"]
-        self.base = self.last_checkpoint = self.last_record = float(state["elapsed_s"])
+        self.base = self.last_checkpoint = self.last_record = self.state.elapsed_s
+        self.last_notice = self.base
         self.start = time.monotonic()
-        self.meter = _Meter()
-        self.rate = 0.0
+        self.meter = Meter()
+        self.counts, self.crc = Counts(0, 0, 0), 0
+        self.rate, self.trained = 0.0, (0, "")
         self.just_begun = True
+        self.score: Score | None = None
+
+    # -- what is told ------------------------------------------------------------------------
 
     def emit(self, record: Record) -> None:
         self.history.append(record)
         if self.trainer.rank == 0:
             self.session.publish(record)
 
+    def tell(self, message: str, now: Record) -> None:
+        """Record something that happened; rank 0 alone has it in its history."""
+        if self.trainer.rank == 0:
+            self.emit({"kind": "event", **now, "message": message})
+
+    def record(self, now: _Now) -> None:
+        """Record the steps since the last record, if there are any."""
+        if not self.meter.steps:
+            return
+        waits = sum(feed.waited for feed in self.feeds.values())
+        self.meter.data_wait = waits
+        for feed in self.feeds.values():
+            feed.waited = 0.0
+        values = {
+            "learning_rate": self.rate,
+            "phase": self.trained[0],
+            "objectives": self.trained[1],
+            "workers": self.trainer.world_size,
+        }
+        self.emit({"kind": "train", **now.record, **values, **self.meter.record()})
+        self.last_record = now.elapsed
+
+    # -- the beginning ------------------------------------------------------------------------
+
     def begin(self) -> None:
         """Measure the untrained model, wait for data, and start the clock."""
-        if self.evaluated < 0:
-            beginning = {"step": 0, "progress": 0.0, "elapsed_s": 0.0}
-            beginning |= _named(dict.fromkeys(self.feeds, 0.0))
-            measured = self.trainer.evaluate(self.validation)
+        beginning: Record = {"step": self.state.step, "progress": 0.0}
+        beginning |= {"elapsed_s": self.state.elapsed_s, **_named(dict.fromkeys(self.feeds, 0.0))}
+        for name in self.active:
+            self.feeds[name].open()  # read ahead while the untrained model is measured
+        if self.state.evaluated < 0:
+            measured = evaluate(self.trainer, self.validation)
             self.emit({"kind": "validation", **beginning, **measured})
-            self.evaluated = 0
-        for feed in self.feeds.values():
-            feed.wait()
-        self.start = self.meter.since = time.monotonic()
+            self.state.evaluated = 0
+        else:
+            beginning["progress"] = self.history[-1]["progress"] if self.history else 0.0
+            workers = self.trainer.world_size
+            self.tell(f"resumed at step {self.state.step} with {workers} workers", beginning)
+        for warning in self.warnings:
+            self.tell(warning, beginning)
+        dtype = torch.bfloat16 if self.trainer.bf16 else torch.float32
+        ceiling = self.trainer.all_sum([matmul_ceiling(self.trainer.device, dtype)])[0]
+        for name in self.active:
+            self.feeds[name].peek()
+            self.feeds[name].waited = 0.0
+        self.start = time.monotonic()
+        self.meter = Meter(ceiling)
+
+    # -- a round ------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the next step; the last one once all are over."""
+        return phase_at(self.config.curriculum, self.state.position)
+
+    @property
+    def active(self) -> list[str]:
+        """The objectives of the phase that there is data for."""
+        return [name for name in self.phase.names if name in self.feeds]
+
+    def peek(self) -> dict[str, list[Batch]]:
+        """Return this worker's batches of the next step; none of objectives that rest."""
+        return {name: self.feeds[name].peek() if name in self.active else [] for name in OBJECTIVES}
+
+    def _count(self) -> list[float]:
+        """Count what this worker's next step is a mean over, and sum its batches' checksum."""
+        batches = self.peek()
+        counts = count_targets(
+            cast(list[TokenBatch], batches["mlm"]),
+            cast(list[PairBatch], batches["sal"]),
+            cast(list[TokenBatch], batches["ss"]),
+        )
+        return [*counts, float(checksum(itertools.chain(*batches.values())))]
 
     def look(self) -> _Now:
-        """Find out, together with the other workers, where the run stands."""
-        local = (self.base + time.monotonic() - self.start, self.session.stop_requested())
-        visits = (feed.visits for feed in self.feeds.values())
-        shared = self.trainer.all_sum([*local, *visits])
+        """Find out, together with the other workers, where the run stands.
+
+        One message a step carries all that has to be agreed on: the clock, requests, passes, and
+        what the next step is a mean over.
+        """
+        asked = self.session.requests()
+        clock = self.base + time.monotonic() - self.start
+        visits = [feed.visits for feed in self.feeds.values()]
+        shared = self.trainer.all_sum(
+            [clock, asked.stop, asked.checkpoint, *self._count(), *visits]
+        )
         elapsed = shared[0] / self.trainer.world_size
+        self.counts, self.crc = Counts(*shared[3:6]), int(shared[6])
         epochs = {
             name: count / len(self.specs[name].windows)
-            for name, count in zip(self.feeds, shared[2:], strict=True)
+            for name, count in zip(self.feeds, shared[7:], strict=True)
         }
-        step = self.step_number
-        progress = _progress(self.config, step, elapsed, next(iter(epochs.values())))
-        record = {"step": step, "progress": progress, "elapsed_s": round(elapsed, 3)}
-        return _Now({**record, **_named(epochs)}, progress, elapsed, shared[1] > 0)
+        progress, spent = self._advance(elapsed, epochs)
+        record = {"step": self.state.step, "progress": progress, "elapsed_s": round(elapsed, 3)}
+        record |= _named(epochs)
+        return _Now(record, progress, spent, elapsed, shared[1] > 0, shared[2] > 0)
+
+    def _advance(self, elapsed: float, epochs: dict[str, float]) -> tuple[float, float]:
+        """Move on in the curriculum if it is time; return progress, and by the limits alone."""
+        config, step, before = self.config, self.state.step, self.state.position
+        passes = passes_made(config.curriculum, before, epochs)
+        spent = _spent(config, step, elapsed, passes)
+        after = advance(config.curriculum, before, step, epochs, spent)
+        if after != before:
+            self._enter(after)
+        learnt = curriculum_progress(config.curriculum, self.state.position, step, epochs, spent)
+        return max(spent, learnt), spent
+
+    def _enter(self, position: Position) -> None:
+        """Begin another phase: other streams, another measure of what is best."""
+        rested = set(self.active)
+        self.state.position, self.state.best, self.state.stale = position, None, 0
+        for name in rested - set(self.active):
+            self.feeds[name].close()
+        *counts, crc = self.trainer.all_sum(self._count())
+        self.counts, self.crc = Counts(*counts), int(crc)
 
     def measure(self, now: _Now) -> Record | None:
         """Measure on held-out data if it is time."""
         due = int(now.progress * (self.config.evaluations + 1))
         if self.just_begun:
             # A finished run that goes on with wider limits is at an earlier share of them.
-            self.evaluated, self.just_begun = min(self.evaluated, due), False
-        if due <= self.evaluated and not now.finished:
+            self.state.evaluated, self.just_begun = min(self.state.evaluated, due), False
+        if due <= self.state.evaluated and not now.finished:
             return None
         self.record(now)
-        measured = {"kind": "validation", **now.record, **self.trainer.evaluate(self.validation)}
-        self.emit(measured)
-        self.evaluated = due
-        self.meter.since = time.monotonic()
+        measured = evaluate(self.trainer, self.validation)
+        is_best = self._compare(measured)
+        self.emit({"kind": "validation", **now.record, **measured, "best": is_best})
+        self.state.evaluated = due
+        for feed in self.feeds.values():
+            feed.waited = 0.0
+        self.meter.restart()
         return measured
+
+    def _compare(self, measured: Record) -> bool:
+        """Note how good the model is; tell whether it is the best of its phase."""
+        metric = self.config.metric_of(self.phase)
+        if metric not in measured:
+            self.score = None
+            return False
+        value = measured[metric] if METRICS[metric] else -measured[metric]
+        self.score = Score(self.state.position.phase, metric, value)
+        is_best = self.state.best is None or value > self.state.best
+        self.state.best = value if is_best else self.state.best
+        self.state.stale = 0 if is_best else self.state.stale + 1
+        return is_best
+
+    def stop_early(self, now: _Now) -> _Now:
+        """End the phase if measurements no longer get better; the last one ends the run."""
+        if not 0 < self.config.patience <= self.state.stale or now.finished:
+            return now
+        position, phases = self.state.position, self.config.curriculum
+        metric = self.config.metric_of(self.phase)
+        message = f"no better {metric} in {self.state.stale} measurements"
+        if position.phase + 1 >= len(phases):
+            # It stays so: the same command, given again, finds that the run is over.
+            now = now._replace(progress=1.0, record={**now.record, "progress": 1.0})
+            self.tell(f"{message}: the run ends", now.record)
+            return now
+        self.tell(f"{message}: on to phase {position.phase + 2}", now.record)
+        epochs = {name: now.record[f"{name}_epochs"] for name in self.feeds}
+        self._enter(next_phase(phases, position, self.state.step, epochs, now.spent))
+        return now
 
     def checkpoint(self, now: _Now, measured: bool) -> None:
         """Write a checkpoint after a measurement, before a stop, and every so often."""
         late = now.elapsed - self.last_checkpoint > 60 * self.config.checkpoint_minutes
-        if not (measured or late or now.stopping):
+        leaving = False
+        if now.elapsed - self.last_notice > _NOTICE_SECONDS:
+            self.last_notice = now.elapsed
+            leaving = self.session.losing_machine()
+        if leaving:
+            self.tell("a machine is about to be taken away: saving a checkpoint", now.record)
+        if not (measured or late or leaving or now.stopping or now.checkpoint_asked):
             return
         self.record(now)
-        state = {
-            "step": self.step_number,
-            "elapsed_s": now.elapsed,
-            "evaluated": self.evaluated,
-            "cursors": {name: feed.all_cursors(self.trainer) for name, feed in self.feeds.items()},
+        self.state.elapsed_s = now.elapsed
+        self.state.cursors = {
+            name: feed.all_cursors(self.trainer) for name, feed in self.feeds.items()
         }
-        record = {"kind": "checkpoint", **now.record}
-        _commit(self.trainer, self.session, state, self.history, record)
         self.last_checkpoint = now.elapsed
+        if self.trainer.rank == 0 and self.store is not None:
+            try:
+                self.store.save(self.state.step, self._write, self.score if measured else None)
+            except OSError as error:
+                if now.stopping or now.finished:
+                    raise
+                self.tell(f"checkpoint not written ({error.strerror or error})", now.record)
+
+    def _write(self, directory: Any) -> None:
+        write_state(self.trainer, directory, self.state, self.history)
 
     def step(self, now: _Now) -> None:
         """Take a step and, every so often, record what it did."""
-        config = self.config
-        factor = learning_rate_factor(now.progress, config.warmup)
-        sal_on = "sal" in self.feeds and now.progress >= config.sal_start
+        config, batches = self.config, self.peek()
+        peak = self.phase.learning_rate or config.learning_rate
+        self.rate = learning_rate(peak, now.progress, config.warmup, config.schedule)
         metrics = self.trainer.step(
-            cast(list[MlmBatch], self.feeds["mlm"].take() if "mlm" in self.feeds else []),
-            cast(list[PairBatch], self.feeds["sal"].take() if sal_on else []),
-            rate_factor=factor,
-            sal_weight=config.sal_weight,
+            cast(list[TokenBatch], batches["mlm"]),
+            cast(list[PairBatch], batches["sal"]),
+            cast(list[TokenBatch], batches["ss"]),
+            learning_rate=self.rate,
+            counts=self.counts,
         )
-        self.step_number += 1
+        for name in self.active:
+            self.feeds[name].advance()
+        self.trained = (self.state.position.phase, "+".join(self.active))
+        self.state.step += 1
         self.meter.steps.append(metrics)
-        self.rate = config.learning_rate * factor
-        if now.elapsed - self.last_record >= max(_RECORD_SECONDS, now.elapsed / 2000):
-            self.record(now)
+        self.meter.crc = (self.meter.crc + self.crc) % (1 << 32)
 
-    def record(self, now: _Now) -> None:
-        """Record the steps since the last record, if there are any."""
-        if self.meter.steps:
-            values = {"step": self.step_number, "learning_rate": self.rate}
-            averages = self.meter.record(time.monotonic())
-            self.emit({"kind": "train", **now.record, **values, **averages})
-            self.last_record = now.elapsed
+    def record_if_due(self, now: _Now) -> None:
+        """Record now and then: rarely enough that a week's run has a few thousand records."""
+        interval = self.config.record_seconds
+        if interval and now.elapsed - self.last_record < max(interval, now.elapsed / 2000):
+            return
+        self.record(now)
 
 
 def run(
@@ -268,6 +317,7 @@ def run(
     open_stream: OpenStream,
     validation: Validation,
     session: Session,
+    store: CheckpointStore | None = None,
 ) -> Record:
     """Train until a limit of the configuration is reached, or the session says stop.
 
@@ -276,26 +326,30 @@ def run(
     config : PretrainConfig
         The run.
     trainer : Trainer
-        Model and optimiser; taken up from the session's checkpoint if there is one.
+        Model and optimiser; taken up from the newest checkpoint if there is one.
     specs : dict of str to StreamSpec
-        The objectives there is data for: ``mlm``, ``sal``.
+        The objectives there is data for: ``mlm``, ``sal``, ``ss``.
     open_stream : callable
         Opens a stream at a cursor, for example `streams.iterate_stream`.
     validation : Validation
         Held-out batches.
     session : Session
-        Progress, checkpoints, stop requests.
+        Progress and requests.
+    store : CheckpointStore, optional
+        Where checkpoints are kept; without one, nothing is.
 
     Returns
     -------
     dict
         The last record: step, progress and final measurements.
     """
-    state = _Run(config, trainer, specs, open_stream, validation, session)
+    state = _Run(config, trainer, specs, open_stream, validation, session, store)
     state.begin()
     while True:
         now = state.look()
+        state.record_if_due(now)
         measured = state.measure(now)
+        now = state.stop_early(now)
         state.checkpoint(now, measured is not None)
         if now.finished or now.stopping:
             return {**now.record, **(measured or {}), "finished": now.finished}
@@ -306,14 +360,8 @@ def _named(epochs: dict[str, float]) -> Record:
     return {f"{name}_epochs": round(value, 4) for name, value in epochs.items()}
 
 
-def _cursors(stored: list[list[int]] | None, spec: StreamSpec) -> list[Cursor]:
-    if stored is None:
-        return [Cursor()] * spec.streams
-    return [Cursor(*pair) for pair in stored]
-
-
-def _progress(config: PretrainConfig, step: int, elapsed: float, epochs: float) -> float:
-    """Share of the run that is done, by whichever limit is nearest."""
+def _spent(config: PretrainConfig, step: int, elapsed: float, epochs: float) -> float:
+    """Share of the run's limits that is spent, by whichever is nearest."""
     shares = [0.0]
     if config.max_steps is not None:
         shares.append(step / config.max_steps)
@@ -322,17 +370,3 @@ def _progress(config: PretrainConfig, step: int, elapsed: float, epochs: float) 
     if config.max_epochs is not None:
         shares.append(epochs / config.max_epochs)
     return min(max(shares), 1.0)
-
-
-def _commit(
-    trainer: Trainer, session: Session, state: Record, history: list[Record], record: Record
-) -> None:
-    """Write a checkpoint on rank 0 and hand it over; the other ranks take part with nothing."""
-    if trainer.rank != 0:
-        session.commit(record, None)
-        return
-    with tempfile.TemporaryDirectory(prefix="riboray-") as folder:
-        directory = Path(folder) / "checkpoint"
-        directory.mkdir()
-        trainer.save(directory, state, history)
-        session.commit(record, directory)

@@ -1,4 +1,9 @@
-"""The two objectives of RNABERT: masked language modelling and structural alignment learning."""
+"""The objectives of RNABERT: predicting tokens, and structural alignment learning.
+
+Structural alignment learning comes in three steps, so that a trainer can let the CPU align while
+the device goes on: `match_scores` on the device, `find_violations` on the CPU, `violation_loss` on
+the device again. `sal_loss` is all three.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from riboray.alignment import GapPenalties, Margins, align_batch, gap_costs
+from riboray.alignment import GapPenalties, Margins
 from riboray.model.heads import PredictionHead
+from riboray.pretraining.cosines import upload, violated_scores
 from riboray.pretraining.masking import IGNORE
+from riboray.pretraining.violations import (
+    PendingViolations,
+    Violations,
+    find_violations,
+    submit_violations,
+)
 
-__all__ = ["MlmLoss", "base_similarity", "mlm_loss", "sal_loss"]
+__all__ = [
+    "MlmLoss",
+    "PendingViolations",
+    "Violations",
+    "base_similarity",
+    "find_violations",
+    "match_scores",
+    "mlm_loss",
+    "sal_loss",
+    "submit_violations",
+    "violation_loss",
+]
 
 
 class MlmLoss(NamedTuple):
-    """What masked language modelling made of a batch."""
+    """What masked language modelling, or predicting structure classes, made of a batch."""
 
     total: Tensor
     """Sum of the targets' cross-entropies, in nats; a scalar with gradient."""
@@ -31,14 +54,17 @@ class MlmLoss(NamedTuple):
 def mlm_loss(hidden: Tensor, labels: Tensor, head: PredictionHead) -> MlmLoss:
     """Sum the cross-entropy over the targets.
 
+    Predicting the structure class of every base is the same sum, with the other head and classes
+    for labels.
+
     Parameters
     ----------
     hidden : Tensor, shape=(B, L, H)
-        Base embeddings of the masked batch.
+        Base embeddings of the batch.
     labels : Tensor, shape=(B, L), dtype=integer
-        Original tokens at targets, `IGNORE` elsewhere.
+        Original tokens, or structure classes, at targets; `IGNORE` elsewhere.
     head : PredictionHead
-        The language-model head; computed at targets only.
+        The language-model or structure head; computed at targets only.
 
     Returns
     -------
@@ -70,70 +96,79 @@ def base_similarity(embeddings_a: Tensor, embeddings_b: Tensor) -> Tensor:
     return a @ b.transpose(1, 2)
 
 
+@torch.no_grad()
+def match_scores(hidden_a: Tensor, hidden_b: Tensor) -> Tensor:
+    """Cosine of every base of a with every base of b, for aligning: without gradient.
+
+    Parameters
+    ----------
+    hidden_a, hidden_b : Tensor, shapes=(n, width_a, H) and (n, width_b, H)
+        Base embeddings, padded.
+
+    Returns
+    -------
+    Tensor, shape=(n, width_a, width_b), dtype=float32
+        Match scores in [-1, 1], on the device of the embeddings; float32 under autocast too.
+    """
+    with torch.autocast(hidden_a.device.type, enabled=False):
+        return base_similarity(hidden_a.float(), hidden_b.float())
+
+
+def violation_loss(hidden_a: Tensor, hidden_b: Tensor, violations: Violations) -> Tensor:
+    """Make the structural-alignment loss of the violations found.
+
+    Parameters
+    ----------
+    hidden_a, hidden_b : Tensor, shapes=(n, width_a, H) and (n, width_b, H)
+        Base embeddings, padded; with gradient.
+    violations : Violations
+        What `find_violations` made of their match scores.
+
+    Returns
+    -------
+    Tensor, shape=(n,), dtype=float32 (float64 for float64 embeddings)
+        ``max over alignments (score + margin) - score(reference)``: never negative, and 0 exactly
+        when the reference scores higher than any other alignment by that one's margin.
+
+    Notes
+    -----
+    Given the alignment, the loss is linear in the match scores, +1 for those of pairs aligned
+    falsely and -1 for those missed (a subgradient, as for any maximum). Only the cosines of the
+    violations are computed and differentiated: O(violations · H), where the whole similarity
+    matrix takes O(width_a · width_b · H) three times. On a CPU compiled code does that in one
+    pass forward and one backward; elsewhere the rows are gathered.
+    """
+    if hidden_a.dtype != torch.float64:
+        hidden_a, hidden_b = hidden_a.float(), hidden_b.float()
+    with torch.autocast(hidden_a.device.type, enabled=False):
+        scores = violated_scores(hidden_a, hidden_b, violations)
+        # In exact arithmetic the sum cannot be negative; rounding can make it -1e-6.
+        return (scores + upload(violations.offset, scores.device)).clamp(min=0)
+
+
 def sal_loss(
-    similarity: Tensor,
+    hidden_a: Tensor,
+    hidden_b: Tensor,
     lengths_a: NDArray[np.integer],
     lengths_b: NDArray[np.integer],
     reference: NDArray[np.integer],
     gaps: GapPenalties | None = None,
     margins: Margins | None = None,
 ) -> Tensor:
-    """Structured max-margin loss of structural alignment learning.
+    """Structured max-margin loss of structural alignment learning, from base embeddings.
 
     Parameters
     ----------
-    similarity : Tensor, shape=(n, width_a, width_b)
-        Match scores, with gradient.
-    lengths_a, lengths_b : ndarray, shape=(n,), dtype=integer
-        Lengths in nucleotides.
-    reference : ndarray, shape=(n, width_a), dtype=integer
-        Partners of the reference alignments.
-    gaps : GapPenalties, optional
-        RNABERT's 1.0 + 0.1·k by default.
-    margins : Margins, optional
-        RNABERT's 0.1 and 0.05 by default.
+    hidden_a, hidden_b : Tensor, shapes=(n, width_a, H) and (n, width_b, H)
+        Base embeddings, padded; with gradient.
+    lengths_a, lengths_b, reference, gaps, margins
+        As for `find_violations`.
 
     Returns
     -------
     Tensor, shape=(n,)
-        ``max over alignments (score + margin) - score(reference)``: never negative, and 0 exactly
-        when the reference scores higher than any other alignment by that one's margin.
-
-    Notes
-    -----
-    The maximum is found outside autograd by the aligner that everything else uses; given its
-    alignment, the loss is linear in the match scores, and the gradient flows through the cells
-    gathered: +1 on cells aligned wrongly, -1 on reference cells missed, 0 elsewhere
-    (a subgradient, as for any maximum). Objective: Akiyama & Sakakibara 2022,
-    doi:10.1093/nargab/lqac012.
+        As from `violation_loss`. Objective: Akiyama & Sakakibara 2022, doi:10.1093/nargab/lqac012.
     """
-    gaps, margins = gaps or GapPenalties(), margins or Margins()
-    best = align_batch(
-        similarity.detach().float().cpu().numpy(),
-        lengths_a,
-        lengths_b,
-        gaps,
-        reference=reference,
-        margins=margins,
-    ).partners
-    wrong = (best >= 0) & (best != reference)
-    missed = (reference >= 0) & (best != reference)
-    constant = (
-        margins.false * wrong.sum(1)
-        + margins.missed * missed.sum(1)
-        - gap_costs(best, lengths_a, lengths_b, gaps)
-        + gap_costs(reference, lengths_a, lengths_b, gaps)
-    )
-    # Cells that both alignments share cancel: gather only those that differ.
-    difference = _gather(similarity, best, wrong) - _gather(similarity, reference, missed)
-    offset = torch.as_tensor(constant, dtype=similarity.dtype, device=similarity.device)
-    # In exact arithmetic the sum cannot be negative; rounding can make it -1e-6.
-    return (difference + offset).clamp(min=0)
-
-
-def _gather(similarity: Tensor, partners: NDArray[np.integer], chosen: NDArray[np.bool_]) -> Tensor:
-    """Sum the match scores of the chosen aligned pairs; shape (n,)."""
-    index = torch.as_tensor(np.where(chosen, partners, 0), dtype=torch.int64).to(similarity.device)
-    weight = torch.as_tensor(chosen).to(similarity.device)
-    cells = similarity.gather(2, index[..., None]).squeeze(2)
-    return (cells * weight).sum(1)
+    match = match_scores(hidden_a, hidden_b).cpu().numpy()
+    violations = find_violations(match, lengths_a, lengths_b, reference, gaps, margins)
+    return violation_loss(hidden_a, hidden_b, violations)

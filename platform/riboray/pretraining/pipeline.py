@@ -1,48 +1,36 @@
-"""Pre-training on Ray: Ray Data streams the batches, Ray Train runs the workers.
+"""Pre-training on Ray Train; `feeding.pipeline` reads the batches ahead with Ray Data.
 
 This file only connects: what is computed stands in `streams`, `trainer` and `loop`.
 """
 
 from __future__ import annotations
 
-import itertools
+import textwrap
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray
-import ray.data
 import ray.train
+import ray.train.collective
 import ray.train.torch
 import torch
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from safetensors.numpy import load as from_bytes
-from safetensors.numpy import save as to_bytes
 
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
+from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.loop import Record, run
-from riboray.pretraining.streams import Cursor, MlmBatch, PairBatch, StreamSpec, read_visit
-from riboray.pretraining.trainer import Trainer, Validation
+from riboray.pretraining.feeding.pipeline import open_stream
+from riboray.pretraining.loop import run
+from riboray.pretraining.sessions import Record, Requests
+from riboray.pretraining.streams import StreamSpec
+from riboray.pretraining.trainer import Trainer
+from riboray.pretraining.validation import Validation
 
-__all__ = ["TrainingRun", "VisitDatasource", "gpus_wanted", "open_stream"]
-
-#: Rows, and visits, that one Ray Data execution covers at most. The first execution of a stream
-#: covers one visit, so that training can begin.
-_ROWS_PER_EXECUTION = 16_384
-_VISITS_PER_EXECUTION = 16
-#: A read task claims no CPU: the workers may hold all the cluster has, and a task that waited for
-#: one would wait for ever. Reading is light, and at most two tasks of a stream run at a time.
-_READ_CPUS = 0
-_BATCH_TYPES: dict[str, type[MlmBatch] | type[PairBatch]] = {"mlm": MlmBatch, "sal": PairBatch}
-_BATCH_SCHEMA = pa.schema([("visit", pa.int64()), ("batch", pa.int32()), ("payload", pa.binary())])
+__all__ = ["TrainingRun", "gpus_wanted"]
 
 
 def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
@@ -59,118 +47,22 @@ def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
         raise ConfigError("device is gpu, but the cluster has no GPU now; use cpu or auto")
     if config.device != "auto":
         return config.device == "gpu"
-    return resources.get("GPU", 0) >= config.num_workers
-
-
-class VisitDatasource(Datasource):
-    """Visits of one stream as Ray Data blocks: each read task makes one window's batches.
-
-    Parameters
-    ----------
-    spec : StreamSpec
-        What the stream holds.
-    stream : int
-        Number of the stream.
-    visits : range
-        The stream's visits to cover.
-    """
-
-    def __init__(self, spec: StreamSpec, stream: int, visits: range) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._spec = ray.put(spec)
-        self._streams = spec.streams
-        self._stream = stream
-        self._visits = visits
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Unknown; blocks are small and Ray Data measures them as they come."""
-        return None
-
-    def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        """Return one task a visit, in order."""
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [
-            ReadTask(self._read_function(visit), metadata, schema=_BATCH_SCHEMA)
-            for visit in self._visits
-        ]
-
-    def _read_function(self, visit: int) -> Callable[[], Iterable[pa.Table]]:
-        reference, number = self._spec, visit * self._streams + self._stream
-
-        def read() -> Iterable[pa.Table]:
-            batches = read_visit(ray.get(reference), number)
-            payloads = [to_bytes(dict(vars(batch))) for batch in batches]
-            count = len(payloads)
-            columns = [[visit] * count, list(range(count)), payloads]
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, _BATCH_SCHEMA, strict=True)]
-            return [pa.Table.from_arrays(arrays, schema=_BATCH_SCHEMA)]
-
-        return read
-
-
-def open_stream(
-    spec: StreamSpec, stream: int, cursor: Cursor
-) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
-    """Give what `streams.iterate_stream` gives, made by Ray Data ahead of time.
-
-    Notes
-    -----
-    Reading begins with the call, not with the first batch taken. Ray Data works in bursts: an
-    execution makes the batches of a few visits, all of them, in the object store, while the
-    batches of the execution before are trained on. Iterating over a running execution instead
-    would cost a training process a third of its time: Ray 2.60's scheduling loop spins, holding
-    the interpreter's lock, as long as it waits for its consumer.
-    """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ray-data")
-    executions = _executions(spec, cursor.visit)
-    first = pool.submit(_make_batches, spec, stream, next(executions))
-
-    def batches() -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
-        upcoming, batch_type = first, _BATCH_TYPES[spec.objective]
-        with pool:
-            while True:
-                tables = upcoming.result()
-                upcoming = pool.submit(_make_batches, spec, stream, next(executions))
-                for table in tables:
-                    for row in ray.get(table).to_pylist():
-                        if (row["visit"], row["batch"]) >= cursor:
-                            following = Cursor(row["visit"], row["batch"] + 1)
-                            yield following, batch_type(**from_bytes(row["payload"]))
-
-    return batches()
-
-
-def _executions(spec: StreamSpec, first: int) -> Iterator[range]:
-    """Divide a stream's visits into executions, without end."""
-    largest = max(window.rows for window in spec.windows)
-    size = min(max(_ROWS_PER_EXECUTION // largest, 1), _VISITS_PER_EXECUTION)
-    yield range(first, first + 1)
-    for start in itertools.count(first + 1, size):
-        yield range(start, start + size)
-
-
-def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
-    """Execute a few visits of a stream; return references to their tables, in order."""
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    dataset = ray.data.read_datasource(
-        VisitDatasource(spec, stream, visits),
-        override_num_blocks=len(visits),
-        num_cpus=_READ_CPUS,
-        concurrency=2,
-    )
-    tables: list[Any] = dataset.to_arrow_refs()
-    return tables
+    return resources.get("GPU", 0) >= config.worker_range[0]
 
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Where the workers post their metrics and the driver reads them; carries the stop request."""
+    """Where workers post their records and the driver reads them; carries requests back.
+
+    It lives on the driver's node and survives any worker. It ends with the driver: then the run
+    ends too, and the same command goes on from the newest checkpoint.
+    """
 
     def __init__(self) -> None:
         self._records: list[Record] = []
         self._stop = False
+        self._checkpoints = 0
+        self._attempts: list[int] = []
 
     def post(self, record: Record) -> None:
         """Keep a record."""
@@ -184,9 +76,18 @@ class ProgressBoard:
         """Ask the workers to stop after their current step."""
         self._stop = True
 
-    def stop_requested(self) -> bool:
-        """Tell whether to stop."""
-        return self._stop
+    def request_checkpoint(self) -> None:
+        """Ask the workers to write a checkpoint now."""
+        self._checkpoints += 1
+
+    def requests(self) -> tuple[bool, int]:
+        """Tell whether to stop, and how many checkpoints were asked for so far."""
+        return self._stop, self._checkpoints
+
+    def begin_attempt(self, step: int) -> int:
+        """Count the attempts that began at the newest checkpoint, of ``step``; this one too."""
+        self._attempts.append(step)
+        return self._attempts.count(step)
 
 
 class RaySession:
@@ -196,32 +97,37 @@ class RaySession:
         self._board = board
         self._answer: Any = None
         self._stop = False
+        self._checkpoints: int | None = None
+        self._notice: Any = None
 
     def publish(self, record: Record) -> None:
         """Post without waiting."""
         self._board.post.remote(record)
 
-    def stop_requested(self) -> bool:
-        """Look whether the answer to an earlier question is here; never wait for it."""
+    def requests(self) -> Requests:
+        """Look whether the answer to an earlier question is here; never wait for it.
+
+        Rank 0 asks for all: what it says is agreed on with the next step.
+        """
+        if ray.train.get_context().get_world_rank() != 0:
+            return Requests()
         if self._answer is None:
-            self._answer = self._board.stop_requested.remote()
+            self._answer = self._board.requests.remote()
         ready, _ = ray.wait([self._answer], timeout=0)
-        if ready:
-            self._stop = ray.get(self._answer)
-            self._answer = None
-        return self._stop
+        if not ready:
+            return Requests(self._stop)
+        self._stop, asked = ray.get(self._answer)
+        self._answer = None
+        before = asked if self._checkpoints is None else self._checkpoints
+        self._checkpoints = asked
+        return Requests(self._stop, asked > before)
 
-    def commit(self, record: Record, directory: Path | None) -> None:
-        """Report to Ray Train, which copies the checkpoint to storage."""
-        checkpoint = None
-        if directory is not None:
-            checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(record, checkpoint=checkpoint)
-
-    def restore(self) -> Path | None:
-        """Fetch the newest checkpoint to this node."""
-        checkpoint = ray.train.get_checkpoint()
-        return None if checkpoint is None else Path(checkpoint.to_directory())
+    def losing_machine(self) -> bool:
+        """Ask Ray Train whether one of the run's nodes is being drained."""
+        notice = ray.train.get_preemption_info()
+        is_new = notice is not None and notice != self._notice
+        self._notice = notice
+        return is_new
 
 
 @dataclass(frozen=True)
@@ -229,16 +135,47 @@ class _WorkerArguments:
     config: PretrainConfig
     specs: dict[str, StreamSpec]
     validation: Validation
+    store: CheckpointStore
 
 
 def _train_worker(arguments: dict[str, Any]) -> None:
     """Run one Ray Train worker."""
+    board = arguments["board"]
     values: _WorkerArguments = ray.get(arguments["values"][0])
     config = values.config
+    attempts = None
+    if ray.train.get_context().get_world_rank() == 0:
+        newest = max(values.store.steps(), default=0)
+        attempts = ray.get(board.begin_attempt.remote(newest))
+    if ray.train.collective.broadcast_from_rank_zero(attempts) > config.max_failures + 1:
+        board.post.remote({"kind": "gave_up"})
+        return
     torch.set_num_threads(config.cpus_per_worker)
     trainer = Trainer(config, ray.train.torch.get_device())
-    session = RaySession(arguments["board"])
-    run(config, trainer, values.specs, open_stream, values.validation, session)
+    session = RaySession(board)
+    run(config, trainer, values.specs, open_stream, values.validation, session, values.store)
+
+
+class _FailureNotes(ray.train.UserCallback):
+    """Posts what went wrong in a worker; Ray Train calls it in its controller."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Post the failures; what all of them say is posted once."""
+        errors = {rank: _explain(error) for rank, error in worker_exceptions.items()}
+        # One worker's end makes the others fail at their next message: its own tells the cause.
+        told = [e for e in errors.values() if not _is_collateral(e)] or list(errors.values())
+        cause = textwrap.shorten(str(told[0]).removeprefix("training failed: "), 160)
+        message = f"a worker failed ({cause}); going on from the newest checkpoint"
+        self._board.post.remote({"kind": "failure", "message": message, "error": told[0]})
+
+
+def _is_collateral(error: RiborayError) -> bool:
+    """Tell whether an error is but the loss of the connection to another worker."""
+    text = str(error)
+    return any(word in text for word in ("Connection closed by peer", "gloo", "NCCL", "nccl"))
 
 
 @dataclass(frozen=True)
@@ -251,8 +188,10 @@ class TrainingRun:
         With every default filled in.
     specs, validation
         From `data.prepare_data`.
+    store : CheckpointStore
+        Where checkpoints are kept; on a cluster, a path that every node sees.
     directory : Path
-        Run directory, absolute; Ray Train keeps its checkpoints in ``train/`` below it.
+        Run directory, absolute; Ray Train keeps its notes in ``train/`` below it.
     use_gpu : bool
         Whether each worker gets a GPU.
     """
@@ -260,6 +199,7 @@ class TrainingRun:
     config: PretrainConfig
     specs: dict[str, StreamSpec]
     validation: Validation
+    store: CheckpointStore
     directory: Path
     use_gpu: bool
 
@@ -276,7 +216,7 @@ class TrainingRun:
         Returns
         -------
         Path
-            The last checkpoint, in Ray Train's storage.
+            The newest checkpoint.
 
         Raises
         ------
@@ -285,28 +225,8 @@ class TrainingRun:
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ProgressBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-        arguments = _WorkerArguments(self.config, self.specs, self.validation)
-        trainer = ray.train.torch.TorchTrainer(
-            _train_worker,
-            train_loop_config={"values": [ray.put(arguments)], "board": board},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=self.config.num_workers,
-                use_gpu=self.use_gpu,
-                resources_per_worker={
-                    "CPU": self.config.cpus_per_worker,
-                    **({"GPU": 1} if self.use_gpu else {}),
-                },
-            ),
-            run_config=ray.train.RunConfig(
-                name="train",
-                storage_path=str(self.directory),
-                failure_config=ray.train.FailureConfig(max_failures=self.config.max_failures),
-                checkpoint_config=ray.train.CheckpointConfig(
-                    num_to_keep=self.config.keep_checkpoints
-                ),
-            ),
-        )
         outcome: dict[str, Any] = {}
+        trainer = self._trainer(board)
 
         def fit() -> None:
             try:
@@ -316,25 +236,98 @@ class TrainingRun:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        seen, asked = 0, False
+        watch = _Watch(board, on_record, self._room())
+        asked = False
         while thread.is_alive():
             thread.join(timeout=0.25)
-            records = ray.get(board.since.remote(seen))
-            seen += len(records)
-            for record in records:
-                on_record(record)
+            watch.read()
+            if watch.has_grown(self._room()):
+                board.request_checkpoint.remote()  # Ray Train is about to start the workers anew
             if on_wait() and not asked:
                 board.request_stop.remote()
                 asked = True
-        for record in ray.get(board.since.remote(seen)):
-            on_record(record)
+        watch.read()
         ray.kill(board)
         if "error" in outcome:
             raise _explain(outcome["error"]) from outcome["error"]
-        checkpoint = outcome["result"].checkpoint
-        if checkpoint is None:
-            raise RiborayError("training ended without a checkpoint")
-        return Path(checkpoint.path)
+        if watch.gave_up:
+            raise watch.failure or RiborayError("training ended before its end")
+        newest = self.store.newest(lambda _: None)
+        if newest is None:
+            raise watch.failure or RiborayError("training ended without a checkpoint")
+        return newest
+
+    def _trainer(self, board: Any) -> ray.train.torch.TorchTrainer:
+        config = self.config
+        arguments = _WorkerArguments(config, self.specs, self.validation, self.store)
+        least, most = config.worker_range
+        # Ray's annotations know the classes of its first Train only.
+        scaling: dict[str, Any] = {
+            "num_workers": most if least == most else (least, most),
+            "elastic_resize_monitor_interval_s": 60 * config.resize_minutes,
+        }
+        callbacks: list[Any] = [_FailureNotes(board)]
+        return ray.train.torch.TorchTrainer(
+            _train_worker,
+            train_loop_config={"values": [ray.put(arguments)], "board": board},
+            scaling_config=ray.train.ScalingConfig(
+                **scaling, use_gpu=self.use_gpu, resources_per_worker=self._worker_resources
+            ),
+            run_config=ray.train.RunConfig(
+                name="train",
+                storage_path=str(self.directory),
+                # Attempts are counted on the board, where a new checkpoint starts the count anew.
+                failure_config=ray.train.FailureConfig(max_failures=-1),
+                callbacks=callbacks,
+            ),
+        )
+
+    @property
+    def _worker_resources(self) -> dict[str, float]:
+        return {"CPU": self.config.cpus_per_worker, **({"GPU": 1} if self.use_gpu else {})}
+
+    def _room(self) -> int:
+        """Count the workers that the cluster's nodes have room for, up to the most wanted."""
+        least, most = self.config.worker_range
+        if least == most:
+            return most
+        room = 0
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if node["Alive"]:
+                has = node["Resources"]
+                room += min(int(has.get(k, 0) // n) for k, n in self._worker_resources.items())
+        return min(room, most)
+
+
+class _Watch:
+    """Follows a run from the driver: passes records on, notes failures, sees the cluster grow."""
+
+    def __init__(self, board: Any, on_record: Callable[[Record], None], room: int) -> None:
+        self._board, self._on_record, self._room = board, on_record, room
+        self._seen = 0
+        self._last: Record = {"step": 0, "progress": 0.0, "elapsed_s": 0.0}
+        self.failure: RiborayError | None = None
+        self.gave_up = False
+
+    def read(self) -> None:
+        """Pass new records on."""
+        records = ray.get(self._board.since.remote(self._seen))
+        self._seen += len(records)
+        for record in records:
+            if record["kind"] == "gave_up":
+                self.gave_up = True
+                continue
+            if record["kind"] == "failure":
+                self.failure = record.pop("error")
+                where = {name: self._last[name] for name in ("step", "progress", "elapsed_s")}
+                record = {**record, **where, "kind": "event"}
+            self._last = record
+            self._on_record(record)
+
+    def has_grown(self, room: int) -> bool:
+        """Tell whether there is room for more workers than a moment ago."""
+        before, self._room = self._room, room
+        return room > before
 
 
 def _explain(error: BaseException) -> RiborayError:

@@ -111,20 +111,36 @@ def _draw_panel(axes: Any, records: list[Record], name: str) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def summarise(records: list[Record]) -> Record:
-    """Return the first and last measurements and what was trained on, for ``summary.json``."""
+def summarise(records: list[Record], step: int | None = None) -> Record:
+    """Return the first and last measurements and what was trained on, for ``summary.json``.
+
+    Parameters
+    ----------
+    records : list of dict
+        Records of a run.
+    step : int, optional
+        Step of the model that is handed over; the last measured one by default.
+    """
     validations = [r for r in records if r["kind"] == "validation"]
     training = [r for r in records if r["kind"] == "train"]
     first, last = validations[0], validations[-1]
-    keys = ("mlm_loss", "mlm_accuracy", "sal_loss", "sal_f1", "sal_sensitivity", "sal_ppv")
+    chosen = next((r for r in reversed(validations) if r["step"] == step), last)
+    keys = (
+        *("mlm_loss", "mlm_accuracy", "sal_loss", "sal_f1", "sal_sensitivity", "sal_ppv"),
+        *("ss_loss", "ss_accuracy"),
+    )
+    names = (
+        *("tokens_per_s", "pairs_per_s", "padding_efficiency", "data_wait", "alignment_wait"),
+        "mfu",
+    )
     return {
         "steps": last["step"],
+        "step_of_the_model": chosen["step"],
         "training_seconds": last["elapsed_s"],
         "epochs": {k.removesuffix("_epochs"): v for k, v in last.items() if k.endswith("_epochs")},
         "before": {k: first[k] for k in keys if k in first},
-        "after": {k: last[k] for k in keys if k in last},
-        "tokens_per_s": _mean([r["tokens_per_s"] for r in training]),
-        "pairs_per_s": _mean([r["pairs_per_s"] for r in training]),
+        "after": {k: chosen[k] for k in keys if k in chosen},
+        **{name: _mean([r[name] for r in training if name in r]) for name in names},
     }
 
 
@@ -133,5 +149,8 @@ def _mean(values: list[float]) -> float | None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a ``metrics.jsonl``."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    """Read a ``metrics.jsonl``; a last line that a killed process left half-written is dropped."""
+    lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [json.loads(line) for line in lines]

@@ -50,6 +50,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        """What a run that is not over goes on from."""
+        return self.path / "checkpoints"
+
+    @property
     def checkpoint(self) -> Path:
         """The trained model."""
         return self.path / "checkpoint"
@@ -57,22 +62,24 @@ class RunDirectory:
 
 def limits_of(config: PretrainConfig) -> Record:
     """Return what ends the run; a finished run with other limits goes on."""
-    return {name: getattr(config, name) for name in ("max_steps", "max_epochs", "max_minutes")}
+    names = ("max_steps", "max_epochs", "max_minutes", "patience", "final")
+    return {name: getattr(config, name) for name in names}
 
 
 def adopt_streams(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
     """Fix the batches of a step: as the run began with, else one for each worker."""
     if config.batches_per_step is None:
-        streams = config.num_workers
+        streams = config.worker_range[1]
         if run.config.is_file():
             stored = yaml.safe_load(run.config.read_text("utf-8"))
             streams = int(stored.get("batches_per_step") or streams)
         config = replace(config, batches_per_step=streams)
     assert config.batches_per_step is not None
-    if config.batches_per_step < config.num_workers:
+    most = config.worker_range[1]
+    if config.batches_per_step < most:
         raise ConfigError(
             f"batches_per_step={config.batches_per_step} leaves some of "
-            f"{config.num_workers} workers without work; lower num_workers"
+            f"{most} workers without work; lower num_workers"
         )
     return config
 

@@ -12,8 +12,9 @@ A *cursor* (visit, batch) per stream says where to go on.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,19 +29,24 @@ from riboray.alphabet import encode
 from riboray.batching import plan_batches
 from riboray.corpus.records import is_validation
 from riboray.model.config import RnaBertConfig
-from riboray.pretraining.masking import MaskingRule, mask_batch, sequence_keys
+from riboray.pretraining.masking import IGNORE, MaskingRule, mask_batch, sequence_keys
+from riboray.pretraining.sampling import PairSampling
 
 __all__ = [
+    "Batch",
     "Cursor",
-    "MlmBatch",
     "PairBatch",
     "StreamSpec",
+    "TokenBatch",
     "Window",
+    "checksum",
     "find_windows",
     "iterate_stream",
     "mlm_batch",
     "pair_batch",
     "read_visit",
+    "structure_batch",
+    "structured_members",
 ]
 
 #: Nucleotides of length noise when sorting; small against the lengths, so padding stays rare.
@@ -48,13 +54,14 @@ _JITTER = 8.0
 
 
 @dataclass(frozen=True)
-class MlmBatch:
-    """A masked batch.
+class TokenBatch:
+    """A batch with a label for some of its tokens: masked nucleotides, or structure classes.
 
     Attributes
     ----------
     input_ids, labels : ndarray, shape=(n, width), dtype=uint8
-        What the model sees, and the targets (`masking.IGNORE` elsewhere).
+        What the model sees, and the targets: original tokens or structure classes
+        (`masking.IGNORE` elsewhere).
     lengths : ndarray, shape=(n,), dtype=int32
         Tokens per row.
     """
@@ -83,6 +90,20 @@ class PairBatch:
     reference: NDArray[np.int32]
 
 
+Batch = TokenBatch | PairBatch
+
+
+def checksum(batches: Iterable[Batch]) -> int:
+    """Sum up the CRC-32 of every batch, modulo 2^32: the same in any order."""
+    total = 0
+    for batch in batches:
+        crc = 0
+        for array in vars(batch).values():
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        total += crc
+    return total % (1 << 32)
+
+
 class Window(NamedTuple):
     """One row group of one Parquet file."""
 
@@ -102,7 +123,7 @@ class Cursor(NamedTuple):
 class StreamSpec:
     """All that decides what a stream holds."""
 
-    objective: Literal["mlm", "sal"]
+    objective: Literal["mlm", "sal", "ss"]
     windows: tuple[Window, ...]
     streams: int
     """Streams in all; one global step takes a batch from each."""
@@ -116,6 +137,10 @@ class StreamSpec:
     """Families whose alignments training must not see."""
     validation_share: float = 0.0
     """Share of sequences, by hash, kept for validation."""
+    sampling: PairSampling | None = None
+    """How often each pair is taken; once an epoch if None."""
+    mask_pairs: bool = False
+    """Whether the sequences of pairs are masked, too."""
 
 
 def find_windows(files: list[Path]) -> tuple[Window, ...]:
@@ -135,19 +160,43 @@ def visit_window(spec: StreamSpec, visit: int) -> tuple[int, Window]:
     return epoch, spec.windows[int(order[position])]
 
 
-def read_visit(spec: StreamSpec, visit: int) -> list[MlmBatch] | list[PairBatch]:
+_COLUMNS = {
+    "mlm": ["id", "sequence", "length", "sha256_64"],
+    "sal": [
+        *("family", "id_a", "id_b", "aligned_a", "aligned_b"),
+        *("length_a", "length_b", "identity"),
+    ],
+    "ss": ["family", "sequence", "ss_classes"],
+}
+
+
+def read_visit(spec: StreamSpec, visit: int) -> list[TokenBatch] | list[PairBatch]:
     """Read, filter, batch and encode one window; the result depends on the arguments alone."""
     epoch, window = visit_window(spec, visit)
-    table = pq.ParquetFile(window.path).read_row_group(window.row_group)
+    with pq.ParquetFile(window.path) as file:
+        table = file.read_row_group(window.row_group, columns=_COLUMNS[spec.objective])
     generator = np.random.default_rng([spec.seed, 2, visit])
     if spec.objective == "mlm":
         return _mlm_batches(spec, epoch, table, generator)
-    return _pair_batches(spec, table, generator)
+    if spec.held_out_families:
+        held_out = pa.array(spec.held_out_families, pa.string())
+        table = table.filter(pc.invert(pc.is_in(table["family"], value_set=held_out)))
+    if spec.objective == "ss":
+        return _structure_batches(spec, table, generator)
+    return _pair_batches(spec, epoch, table, generator)
+
+
+def _plan(
+    spec: StreamSpec, lengths: NDArray[np.integer], rows: int, generator: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """Group inputs, given by their lengths in nucleotides, of ``rows`` rows each."""
+    padded = rows * (lengths + int(spec.model.add_bos) + int(spec.model.add_eos))
+    return plan_batches(padded, spec.token_budget, jitter=_JITTER, generator=generator)
 
 
 def _mlm_batches(
     spec: StreamSpec, epoch: int, table: pa.Table, generator: np.random.Generator
-) -> list[MlmBatch]:
+) -> list[TokenBatch]:
     hashes = table["sha256_64"].to_numpy()
     keep = ~is_validation(hashes, spec.validation_share)
     if spec.held_out_hashes:
@@ -155,28 +204,47 @@ def _mlm_batches(
     table = table.filter(pa.array(keep))
     sequences, ids = table["sequence"].to_pylist(), table["id"].to_pylist()
     keys = sequence_keys(ids)
-    lengths = table["length"].to_numpy()
     model, rule = spec.model, spec.masking
     batches = []
-    lengths = lengths + int(model.add_bos) + int(model.add_eos)
-    for rows in plan_batches(lengths, spec.token_budget, jitter=_JITTER, generator=generator):
+    for rows in _plan(spec, table["length"].to_numpy(), 1, generator):
         chosen = [sequences[row] for row in rows]
         pattern = epoch % rule.patterns
         batches.append(mlm_batch(chosen, keys[rows], pattern, spec.seed, model, rule))
     return batches
 
 
-def _pair_batches(
+def _structure_batches(
     spec: StreamSpec, table: pa.Table, generator: np.random.Generator
+) -> list[TokenBatch]:
+    table = structured_members(table, spec.model.max_sequence_length)
+    sequences, classes = (table[c].to_pylist() for c in ("sequence", "ss_classes"))
+    lengths = pc.binary_length(table["sequence"]).to_numpy()
+    return [
+        structure_batch([sequences[r] for r in rows], [classes[r] for r in rows], spec.model)
+        for rows in _plan(spec, lengths, 1, generator)
+    ]
+
+
+def _pair_batches(
+    spec: StreamSpec, epoch: int, table: pa.Table, generator: np.random.Generator
 ) -> list[PairBatch]:
-    if spec.held_out_families:
-        held_out = pa.array(spec.held_out_families, pa.string())
-        table = table.filter(pc.invert(pc.is_in(table["family"], value_set=held_out)))
+    if spec.sampling is not None:
+        table = table.take(pa.array(spec.sampling.draw(table, generator)))
     lengths = np.maximum(table["length_a"].to_numpy(), table["length_b"].to_numpy())
     pairs = list(zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True))
-    lengths = lengths + int(spec.model.add_bos) + int(spec.model.add_eos)
-    plans = plan_batches(2 * lengths, spec.token_budget, jitter=_JITTER, generator=generator)
-    return [pair_batch([pairs[row] for row in rows], spec.model) for rows in plans]
+    ids = [table[name].to_pylist() for name in ("id_a", "id_b")] if spec.mask_pairs else []
+    batches = []
+    for rows in _plan(spec, lengths, 2, generator):
+        batch = pair_batch([pairs[row] for row in rows], spec.model)
+        if spec.mask_pairs:
+            keys = sequence_keys([column[row] for column in ids for row in rows])
+            pattern = epoch % spec.masking.patterns
+            masked, _ = mask_batch(
+                batch.input_ids, keys, pattern, spec.seed, spec.model.tokens, spec.masking
+            )
+            batch = replace(batch, input_ids=masked)
+        batches.append(batch)
+    return batches
 
 
 def mlm_batch(
@@ -186,10 +254,10 @@ def mlm_batch(
     seed: int,
     model: RnaBertConfig,
     rule: MaskingRule,
-) -> MlmBatch:
+) -> TokenBatch:
     """Encode sequences and hide nucleotides of them; see `mask_batch`."""
     tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
-    return MlmBatch(*mask_batch(tokens, keys, pattern, seed, model.tokens, rule), lengths)
+    return TokenBatch(*mask_batch(tokens, keys, pattern, seed, model.tokens, rule), lengths)
 
 
 def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
@@ -203,9 +271,26 @@ def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
     return PairBatch(tokens, lengths, reference)
 
 
+def structured_members(table: pa.Table, max_length: int) -> pa.Table:
+    """Return the members that have a structure and fit the model."""
+    fits = pc.less_equal(pc.binary_length(table["sequence"]), max_length)
+    return table.filter(pc.and_(pc.is_valid(table["ss_classes"]), fits))
+
+
+def structure_batch(sequences: list[str], classes: list[str], model: RnaBertConfig) -> TokenBatch:
+    """Encode sequences and their structure classes, a digit a nucleotide; 0 is no target."""
+    tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
+    labels = np.full(tokens.shape, IGNORE, dtype=np.uint8)
+    first = int(model.add_bos)
+    for row, digits in zip(labels, classes, strict=True):
+        values = np.frombuffer(digits.encode("ascii"), dtype=np.uint8) - ord("0")
+        row[first : first + len(values)] = np.where(values == 0, IGNORE, values)
+    return TokenBatch(tokens, labels, lengths)
+
+
 def iterate_stream(
     spec: StreamSpec, stream: int, cursor: Cursor = Cursor(0, 0)
-) -> Iterator[tuple[Cursor, MlmBatch | PairBatch]]:
+) -> Iterator[tuple[Cursor, Batch]]:
     """Yield a stream's batches from a cursor on, each with the cursor to go on from after it.
 
     This is the stream itself; `pipeline.open_stream` yields the same through Ray Data.

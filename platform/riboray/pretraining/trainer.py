@@ -1,4 +1,4 @@
-"""One worker's side of pre-training: model, optimiser, steps, measurements, state.
+"""One worker's side of pre-training: model, optimiser, averaged weights, and the steps.
 
 Nothing here knows Ray. With ``torch.distributed`` initialised, sums go over all workers; without,
 over this one.
@@ -6,13 +6,14 @@ over this one.
 
 from __future__ import annotations
 
-import json
 import math
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,56 +21,58 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
-from riboray.alignment import align_batch, count_aligned
-from riboray.errors import CheckpointError
-from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.losses import MlmLoss, base_similarity, mlm_loss, sal_loss
+from riboray.pretraining.hostcopy import HostCopy
+from riboray.pretraining.losses import (
+    MlmLoss,
+    PendingViolations,
+    Violations,
+    find_violations,
+    match_scores,
+    mlm_loss,
+    submit_violations,
+    violation_loss,
+)
 from riboray.pretraining.masking import IGNORE
-from riboray.pretraining.streams import MlmBatch, PairBatch
+from riboray.pretraining.meter import StepMetrics, training_flops
+from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
 
-__all__ = ["StepMetrics", "Trainer", "Validation", "learning_rate_factor"]
+__all__ = ["Counts", "PendingPairs", "Trainer", "count_targets"]
 
 Lengths = NDArray[np.int32]
 
-STATE_FOLDER = "training_state"
+
+class Counts(NamedTuple):
+    """What a global step is a mean over: targets of each kind, and pairs."""
+
+    mlm: float
+    sal: float
+    ss: float
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The held-out batches; every worker holds all of them and measures its share."""
+class PendingPairs:
+    """A batch of pairs that is embedded and on its way to being aligned."""
 
-    mlm: list[MlmBatch]
-    sal: list[PairBatch]
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """What a global step did, summed over all workers."""
-
-    mlm_loss: float
-    """Mean cross-entropy of the targets, nats; NaN without targets."""
-    mlm_accuracy: float
-    """Share of targets predicted right."""
-    sal_loss: float
-    """Mean structural-alignment loss of the pairs; NaN without pairs."""
-    tokens: int
-    """Nucleotides seen, padding not counted."""
-    pairs: int
-    """Pairs aligned."""
-    gradient_norm: float
-    """Norm of the gradient before clipping."""
+    batch: PairBatch
+    hidden_a: Tensor
+    hidden_b: Tensor
+    lengths_a: Lengths
+    lengths_b: Lengths
+    scores: HostCopy
+    """Match scores, shape (n, width_a, width_b), once they are there."""
 
 
-def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Return the learning rate's share of its peak at ``progress`` in [0, 1].
-
-    It rises linearly from near 0 to 1 over ``warmup``, then falls to 0 as half a cosine.
-    """
-    if progress < warmup:
-        return max(progress / warmup, 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+def count_targets(
+    mlm: Sequence[TokenBatch], sal: Sequence[PairBatch], ss: Sequence[TokenBatch]
+) -> Counts:
+    """Count a worker's share of what a step is a mean over."""
+    masked, classes = (
+        float(sum(int((batch.labels != IGNORE).sum()) for batch in batches))
+        for batches in (mlm, ss)
+    )
+    return Counts(masked, float(sum(len(batch.reference) for batch in sal)), classes)
 
 
 class Trainer:
@@ -101,7 +104,16 @@ class Trainer:
             fused=True,
         )
         on_gpu = device.type == "cuda"
-        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+        self._encode = torch.compile(self.model, dynamic=True) if config.compile else self.model
+        self.updates = 0
+        self._average: list[Tensor] | None = None
+        if config.ema_decay:
+            self._average = [p.detach().clone() for p in self.parameters]
+        # A thread beside the one core of a CPU worker would only take turns with it.
+        threads = config.cpus_per_worker if on_gpu else config.cpus_per_worker - 1
+        self._threads = ThreadPoolExecutor(threads, "alignment") if threads else None
+        self._parts = max(threads, 1)
 
     @property
     def rank(self) -> int:
@@ -121,208 +133,255 @@ class Trainer:
         return tensor.tolist()
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if not self._bf16:
+        if not self.bf16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _embed(self, batch: MlmBatch | PairBatch) -> Tensor:
-        ids = torch.from_numpy(batch.input_ids).to(self.device)
-        lengths = torch.from_numpy(batch.lengths).to(self.device)
-        hidden: Tensor = self.model(ids, lengths)
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _embed(self, batch: Batch) -> Tensor:
+        hidden: Tensor = self._encode(
+            self._to_device(batch.input_ids), self._to_device(batch.lengths)
+        )
         return hidden
 
-    def _similarity(self, batch: PairBatch) -> tuple[Tensor, Lengths, Lengths]:
-        """Match scores and lengths of a batch of pairs, in nucleotides."""
+    def token_loss(self, batch: TokenBatch, objective: str) -> MlmLoss:
+        """Embed a batch and sum the loss over its targets, by the head of the objective."""
+        head = self.model.ss_head if objective == "ss" else self.model.lm_head
+        assert head is not None
+        with self._autocast():
+            return mlm_loss(self._embed(batch), self._to_device(batch.labels), head)
+
+    def launch(self, batch: PairBatch) -> PendingPairs:
+        """Embed pairs and send their match scores on the way to the CPU."""
         model = self.config.model
         first, special = int(model.add_bos), int(model.add_bos) + int(model.add_eos)
         with self._autocast():
             hidden = self._embed(batch)
-        count = len(batch.reference)
-        width = batch.reference.shape[1]
+        count, width = batch.reference.shape
         hidden = hidden.float()[:, first:]
         lengths = batch.lengths - special
-        similarity = base_similarity(hidden[:count, :width], hidden[count:])
-        return similarity, lengths[:count], lengths[count:]
+        hidden_a, hidden_b = hidden[:count, :width], hidden[count:]
+        copy = HostCopy(match_scores(hidden_a, hidden_b))
+        return PendingPairs(batch, hidden_a, hidden_b, lengths[:count], lengths[count:], copy)
 
-    def _mlm_loss(self, batch: MlmBatch) -> MlmLoss:
-        with self._autocast():
-            hidden = self._embed(batch)
-            assert self.model.lm_head is not None
-            labels = torch.from_numpy(batch.labels).to(self.device)
-            return mlm_loss(hidden, labels, self.model.lm_head)
+    def align(self, pending: PendingPairs) -> Violations:
+        """Find the alignments that the loss is made of, here and now."""
+        return find_violations(pending.scores(), *self._alignment_of(pending))
 
-    def _sal_loss(
-        self, batch: PairBatch, similarity: Tensor, lengths_a: Lengths, lengths_b: Lengths
-    ) -> Tensor:
-        gaps, margins = self.config.gaps, self.config.margins
-        return sal_loss(similarity, lengths_a, lengths_b, batch.reference, gaps, margins)
+    def align_aside(self, pending: PendingPairs) -> PendingViolations | None:
+        """Have the threads find them, if there are any."""
+        if self._threads is None:
+            return None
+        wanted = self._alignment_of(pending)
+        return submit_violations(self._threads, self._parts, pending.scores, *wanted)
+
+    def _alignment_of(self, pending: PendingPairs) -> tuple[Any, ...]:
+        """Return lengths, references, penalties and margins."""
+        lengths = pending.lengths_a, pending.lengths_b
+        return *lengths, pending.batch.reference, self.config.gaps, self.config.margins
+
+    def finish(self, pending: PendingPairs) -> Tensor:
+        """Return the structural-alignment loss of every pair, shape (n,)."""
+        return violation_loss(pending.hidden_a, pending.hidden_b, self.align(pending))
 
     def step(
         self,
-        mlm: Sequence[MlmBatch],
+        mlm: Sequence[TokenBatch],
         sal: Sequence[PairBatch],
+        ss: Sequence[TokenBatch] = (),
         *,
-        rate_factor: float,
-        sal_weight: float,
+        learning_rate: float,
+        counts: Counts | None = None,
     ) -> StepMetrics:
         """Do this worker's part of one optimiser step.
 
         Parameters
         ----------
-        mlm, sal : sequence of batches
-            This worker's batches of the global step.
-        rate_factor : float
-            Learning rate as a share of its peak.
-        sal_weight : float
-            Weight of structural alignment learning; 0 skips it.
+        mlm, sal, ss : sequence of batches
+            This worker's batches of the global step; several of a kind accumulate.
+        learning_rate : float
+            Learning rate of the step.
+        counts : Counts, optional
+            `count_targets` summed over all workers, if the caller knows it already.
 
         Returns
         -------
         StepMetrics
             Over all workers. Losses are means over the *global* number of targets and pairs, so
             how batches are spread over workers changes nothing but rounding.
-        """
-        config = self.config
-        self.model.train()
-        local_targets = sum(int((batch.labels != IGNORE).sum()) for batch in mlm)
-        local_pairs = sum(len(batch.reference) for batch in sal)
-        targets, pairs = self.all_sum([local_targets, local_pairs])
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = {"mlm": 0.0, "correct": 0.0, "sal": 0.0}
-        for batch in mlm:
-            loss = self._mlm_loss(batch)
-            (loss.total * (config.mlm_weight / max(targets, 1))).backward()  # type: ignore[no-untyped-call]
-            sums["mlm"] += float(loss.total.detach())
-            sums["correct"] += float(loss.correct)
-        for pair_batch in sal:
-            similarity, lengths_a, lengths_b = self._similarity(pair_batch)
-            losses = self._sal_loss(pair_batch, similarity, lengths_a, lengths_b)
-            (losses.sum() * (sal_weight / max(pairs, 1))).backward()  # type: ignore[no-untyped-call]
-            sums["sal"] += float(losses.detach().sum())
-        tokens = sum(int(lengths.sum()) for lengths in _lengths(mlm, sal))
-        reduced = self._reduce_gradients([*sums.values(), tokens])
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * rate_factor
-        self.optimizer.step()
-        return StepMetrics(
-            mlm_loss=reduced[0] / targets if targets else math.nan,
-            mlm_accuracy=reduced[1] / targets if targets else math.nan,
-            sal_loss=reduced[2] / pairs if pairs else math.nan,
-            tokens=int(reduced[3]),
-            pairs=int(pairs),
-            gradient_norm=float(norm),
-        )
 
-    def _reduce_gradients(self, extra: Sequence[float]) -> list[float]:
+        Notes
+        -----
+        Pairs are embedded first; while CPU threads align them, the device goes on with a batch
+        of tokens, or with the next pairs. The order of the backward passes is fixed: timing
+        changes no result.
+        """
+        counts = counts or Counts(*self.all_sum(count_targets(mlm, sal, ss)))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        work = _Work(self, counts)
+        tokens = iter([*(("mlm", b) for b in mlm), *(("ss", b) for b in ss)])
+        pending: deque[Any] = deque()
+        for pair_batch in sal:
+            pending.append(work.launch(pair_batch))
+            if (beside := next(tokens, None)) is not None:
+                work.learn_tokens(*beside)
+            if len(pending) > 1:
+                work.learn_pairs(*pending.popleft())
+        for objective, batch in tokens:
+            work.learn_tokens(objective, batch)
+        while pending:
+            work.learn_pairs(*pending.popleft())
+        batches: list[Batch] = [*mlm, *sal, *ss]
+        lengths = [batch.lengths for batch in batches]
+        size = [
+            float(sum(int(n.sum()) for n in lengths)),
+            float(sum(batch.input_ids.size for batch in batches)),
+            training_flops(self.config.model, lengths),
+        ]
+        sums = self._reduce_gradients(work.sums, size)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self._update_average()
+        return _metrics(sums, counts, float(norm), work.waited)
+
+    def _reduce_gradients(self, sums: Sequence[Tensor], size: Sequence[float]) -> list[float]:
         """Add gradients and a few numbers up over the workers, in one message.
 
         With half a million parameters there is nothing to overlap, and heads that a step does
         not use simply contribute nothing: simpler than DistributedDataParallel, and as fast.
         """
+        known = torch.tensor(list(size), dtype=torch.float64, device=self.device)
+        extra = torch.cat([torch.stack(list(sums)).double(), known])
         if not dist.is_initialized():
-            return list(extra)
+            return extra.tolist()
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        # Two float32 numbers for each of the sums: a float32 alone counts exactly to 2^24 only.
+        high = extra.float()
+        low = (extra - high.double()).float()
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), high, low])
         dist.all_reduce(flat)
-        parts = torch.split(flat, [p.numel() for p in self.parameters])
+        sizes = [p.numel() for p in self.parameters]
+        *parts, high, low = torch.split(flat, [*sizes, len(extra), len(extra)])
         for parameter, part in zip(self.parameters, parts, strict=True):
             # A head that no worker used keeps its None: the optimiser then leaves it alone.
             if parameter.grad is not None:
                 parameter.grad.copy_(part.view_as(parameter))
-        return self.all_sum(extra)
+        return (high.double() + low.double()).tolist()
 
-    @torch.inference_mode()
-    def evaluate(self, validation: Validation) -> dict[str, float]:
-        """Measure on held-out data, sharing the batches out over the workers.
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the weights; faster while there are few steps."""
+        self.updates += 1
+        if self._average is None:
+            return
+        decay = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, [p.detach() for p in self.parameters], 1 - decay)
 
-        Returns
-        -------
-        dict
-            ``mlm_loss`` (nats), ``mlm_accuracy``, ``mlm_targets``; ``sal_loss``, ``sal_f1``,
-            ``sal_sensitivity``, ``sal_ppv`` (over aligned pairs of bases, micro-averaged),
-            ``sal_pairs``. What there is no data for is left out.
-        """
-        self.model.eval()
-        sums = [0.0] * 8
-        for batch in validation.mlm[self.rank :: self.world_size]:
-            loss = self._mlm_loss(batch)
-            sums[0] += float(loss.total)
-            sums[1] += float(loss.correct)
-            sums[2] += loss.targets
-        for pairs in validation.sal[self.rank :: self.world_size]:
-            similarity, lengths_a, lengths_b = self._similarity(pairs)
-            best = align_batch(
-                similarity.cpu().numpy(), lengths_a, lengths_b, self.config.gaps
-            ).partners
-            losses = self._sal_loss(pairs, similarity, lengths_a, lengths_b)
-            for index, count in enumerate(count_aligned(best, pairs.reference), start=3):
-                sums[index] += count
-            sums[6] += float(losses.sum())
-            sums[7] += len(pairs.reference)
-        mlm_total, correct, targets, common, predicted, wanted, sal_total, pair_count = (
-            self.all_sum(sums)
-        )
-        measured: dict[str, float] = {}
-        if targets:
-            measured |= {
-                "mlm_loss": mlm_total / targets,
-                "mlm_accuracy": correct / targets,
-                "mlm_targets": targets,
-            }
-        if pair_count:
-            measured |= {
-                "sal_loss": sal_total / pair_count,
-                "sal_f1": 2 * common / max(predicted + wanted, 1),
-                "sal_sensitivity": common / max(wanted, 1),
-                "sal_ppv": common / max(predicted, 1),
-                "sal_pairs": pair_count,
-            }
-        return measured
-
-    def save(self, directory: Path, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write a checkpoint: the model, and all that resuming needs.
-
-        Parameters
-        ----------
-        directory : Path
-            An existing directory.
-        state : dict
-            Step, elapsed seconds and cursors; anything JSON can hold.
-        history : list of dict
-            The metrics so far, one record a line of ``metrics.jsonl``.
-        """
-        write_checkpoint_files(self.model, directory)
-        folder = directory / STATE_FOLDER
-        folder.mkdir()
-        torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
-        (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n", "utf-8")
-        lines = "".join(json.dumps(record) + "\n" for record in history)
-        (directory / "metrics.jsonl").write_text(lines, "utf-8")
-
-    def load(self, directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Take up a checkpoint that `save` wrote; return its state and history.
-
-        Raises
-        ------
-        CheckpointError
-            If it holds another model, or no training state.
-        """
-        loaded = load_checkpoint(directory, vocabulary=self.config.model.vocabulary)
-        if loaded.model.config != self.config.model:
-            raise CheckpointError(directory, "holds a model of another configuration")
-        self.model.load_state_dict(loaded.model.state_dict())
-        folder = directory / STATE_FOLDER
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Put the averaged weights, if there are any, into the model for a while."""
+        if self._average is None:
+            yield
+            return
+        own = [p.detach().clone() for p in self.parameters]
+        self._set(self._average)
         try:
-            state = json.loads((folder / "state.json").read_text("utf-8"))
-            optimizer = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-            lines = (directory / "metrics.jsonl").read_text("utf-8").splitlines()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(directory, f"no usable training state ({error})") from error
-        self.optimizer.load_state_dict(optimizer)
-        return state, [json.loads(line) for line in lines]
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that decides the next steps and is not in the model of a checkpoint."""
+        state: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        if self._average is not None:  # the checkpoint's model is then the average
+            state["weights"] = self.model.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave, with the checkpoint's model under ``model``."""
+        if self._average is not None:
+            self.model.load_state_dict(state["model"])
+            self._average = [p.detach().clone() for p in self.parameters]
+        self.model.load_state_dict(state.get("weights", state["model"]))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+        torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
-def _lengths(mlm: Sequence[MlmBatch], sal: Sequence[PairBatch]) -> Iterator[Lengths]:
-    yield from (batch.lengths for batch in mlm)
-    yield from (batch.lengths for batch in sal)
+class _Work:
+    """Forward and backward passes of one step, and what they add up to."""
+
+    def __init__(self, trainer: Trainer, counts: Counts) -> None:
+        config = trainer.config
+        self._trainer = trainer
+        self._counts = counts
+        weights = (config.mlm_weight, config.sal_weight, config.ss_weight)
+        scales = [w / max(n, 1.0) for w, n in zip(weights, counts, strict=True)]
+        self._scales = dict(zip(Counts._fields, scales, strict=True))
+        zero = torch.zeros((), device=trainer.device)
+        self._sums = {"mlm": zero, "mlm_right": zero, "sal": zero, "ss": zero, "ss_right": zero}
+        self.waited = 0.0
+
+    @property
+    def sums(self) -> list[Tensor]:
+        return list(self._sums.values())
+
+    def learn_tokens(self, objective: str, batch: TokenBatch) -> None:
+        loss = self._trainer.token_loss(batch, objective)
+        (loss.total * self._scales[objective]).backward()  # type: ignore[no-untyped-call]
+        self._sums[objective] = self._sums[objective] + loss.total.detach()
+        self._sums[f"{objective}_right"] = self._sums[f"{objective}_right"] + loss.correct
+
+    def launch(self, batch: PairBatch) -> tuple[PendingPairs, PendingViolations | None]:
+        pending = self._trainer.launch(batch)
+        return pending, self._trainer.align_aside(pending)
+
+    def learn_pairs(self, pending: PendingPairs, aside: PendingViolations | None) -> None:
+        start = time.monotonic()
+        violations = aside.result() if aside else self._trainer.align(pending)
+        self.waited += time.monotonic() - start
+        losses = violation_loss(pending.hidden_a, pending.hidden_b, violations)
+        (losses.sum() * self._scales["sal"]).backward()  # type: ignore[no-untyped-call]
+        self._sums["sal"] = self._sums["sal"] + losses.detach().sum()
+
+
+def _metrics(sums: Sequence[float], counts: Counts, norm: float, waited: float) -> StepMetrics:
+    mlm, mlm_right, sal, ss, ss_right, tokens, slots, flops = sums
+
+    def mean(total: float, count: float) -> float:
+        return total / count if count else math.nan
+
+    return StepMetrics(
+        mlm_loss=mean(mlm, counts.mlm),
+        mlm_accuracy=mean(mlm_right, counts.mlm),
+        sal_loss=mean(sal, counts.sal),
+        ss_loss=mean(ss, counts.ss),
+        ss_accuracy=mean(ss_right, counts.ss),
+        tokens=int(tokens),
+        slots=int(slots),
+        pairs=int(counts.sal),
+        flops=flops,
+        gradient_norm=norm,
+        alignment_wait=waited,
+    )

@@ -1,0 +1,113 @@
+"""What Ray costs in pre-training, and what a second worker brings: three runs, one after the other.
+
+    python -m benchmarks.pretrain_scaling --corpus DIRECTORY       # 3 x 5 minutes and a bit
+
+The same model, corpus and steps (two batches of each objective): the training loop in one process
+without Ray, which reads its batches itself; one Ray Train worker; two of them. Wall-clock time,
+checkpoints every two minutes included, measurements left out. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+
+COMMON = ["--batches-per-step=2", "--evaluations=0", "--validation-pairs=20"]
+COMMON += ["--validation-sequences=20", "--track=[]", "--device=cpu"]
+
+
+def without_ray(corpus: str, minutes: float, folder: Path) -> None:
+    """Train in this process; leave the records where a run has them."""
+    import torch
+
+    from riboray.options import parse_config
+    from riboray.pretraining.checkpoints import CheckpointStore
+    from riboray.pretraining.config import PretrainConfig
+    from riboray.pretraining.data import prepare_data
+    from riboray.pretraining.display import write_records
+    from riboray.pretraining.loop import run
+    from riboray.pretraining.sessions import LocalSession
+    from riboray.pretraining.streams import iterate_stream
+    from riboray.pretraining.trainer import Trainer
+
+    torch.set_num_threads(1)
+    options = [*COMMON, "--corpus", corpus, f"--max-minutes={minutes}"]
+    config = parse_config("pretrain", PretrainConfig, options)
+    data, session = prepare_data(Path(corpus), config, 2), LocalSession()
+    trainer, store = Trainer(config, torch.device("cpu")), CheckpointStore(folder / "checkpoints")
+    run(config, trainer, data.specs, iterate_stream, data.validation, session, store)
+    write_records(folder / "metrics.jsonl", session.records)
+
+
+def with_ray(corpus: str, minutes: float, folder: Path, workers: int) -> None:
+    """Train as a user does."""
+    command = [sys.executable, "-m", "riboray.cli", "pretrain", *COMMON, "--corpus", corpus]
+    command += [f"--max-minutes={minutes}", f"--num-workers={workers}"]
+    command += ["--storage", str(folder.parent), "--run-name", folder.name]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Averages over a run's time, from its records."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    train = [r for r in records if r["kind"] == "train"]
+    before, seconds, sums = 0.0, 0.0, dict.fromkeys(NAMES, 0.0)
+    for record in train:
+        span = record["elapsed_s"] - before
+        before, seconds = record["elapsed_s"], seconds + span
+        for name in NAMES:
+            sums[name] += span * record.get(name, 0.0)
+    return {"steps": train[-1]["step"], **{name: sums[name] / seconds for name in NAMES}}
+
+
+NAMES = ("tokens_per_s", "pairs_per_s", "data_wait", "alignment_wait", "padding_efficiency", "mfu")
+
+
+def main() -> None:
+    """Run the three and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--corpus", required=True, help="directory made by riboray ingest")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--without-ray", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.without_ray:
+        without_ray(given.corpus, given.minutes, Path(given.without_ray))
+        return
+    from benchmarks.speed import heading
+
+    print(heading().replace("one thread", f"{given.minutes:g} minutes each") + "\n")
+    print("| | tokens/s | pairs/s | data wait | alignment wait | padding efficiency | MFU |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    rates = {}
+    with tempfile.TemporaryDirectory(prefix="riboray-scaling-") as storage:
+        for label, workers in (("without Ray", 0), ("Ray, 1 worker", 1), ("Ray, 2 workers", 2)):
+            folder = Path(storage) / f"workers-{workers}"
+            if workers:
+                with_ray(given.corpus, given.minutes, folder, workers)
+            else:
+                folder.mkdir()
+                command = [sys.executable, "-m", "benchmarks.pretrain_scaling"]
+                command += ["--corpus", given.corpus, "--minutes", str(given.minutes)]
+                subprocess.run([*command, "--without-ray", str(folder)], check=True)
+            found = measure(folder)
+            rates[workers] = found["tokens_per_s"]
+            print(
+                f"| {label} | {found['tokens_per_s']:,.0f} | {found['pairs_per_s']:,.1f} "
+                f"| {found['data_wait']:.2%} | {found['alignment_wait']:.2%} "
+                f"| {found['padding_efficiency']:.1%} | {found['mfu']:.1%} |",
+                flush=True,
+            )
+    print(f"\nRay's overhead: {1 - rates[1] / rates[0]:.1%} of the loop without it")
+    print(f"two workers / one: {rates[2] / rates[1]:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reading ahead with Ray Data; see `feeding.pipeline`."""

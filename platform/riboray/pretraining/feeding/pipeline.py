@@ -1,0 +1,143 @@
+"""The streams of training batches, read ahead by Ray Data."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from safetensors.numpy import load as from_bytes
+from safetensors.numpy import save as to_bytes
+
+from riboray.pretraining.streams import (
+    Batch,
+    Cursor,
+    PairBatch,
+    StreamSpec,
+    TokenBatch,
+    read_visit,
+)
+
+__all__ = ["VisitDatasource", "open_stream"]
+
+#: Rows, and visits, that one Ray Data execution covers at most. The first execution of a stream
+#: covers one visit, so that training can begin.
+_ROWS_PER_EXECUTION = 16_384
+_VISITS_PER_EXECUTION = 16
+#: A read task claims no CPU: the workers may hold all the cluster has, and a task that waited for
+#: one would wait for ever. Reading is light, and at most two tasks of a stream run at a time.
+_READ_CPUS = 0
+_BATCH_TYPES: dict[str, type[TokenBatch] | type[PairBatch]] = {
+    "mlm": TokenBatch,
+    "sal": PairBatch,
+    "ss": TokenBatch,
+}
+_BATCH_SCHEMA = pa.schema([("visit", pa.int64()), ("batch", pa.int32()), ("payload", pa.binary())])
+
+
+class VisitDatasource(Datasource):
+    """Visits of one stream as Ray Data blocks: each read task makes one window's batches.
+
+    Parameters
+    ----------
+    spec : StreamSpec
+        What the stream holds.
+    stream : int
+        Number of the stream.
+    visits : range
+        The stream's visits to cover.
+    """
+
+    def __init__(self, spec: StreamSpec, stream: int, visits: range) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._spec = ray.put(spec)
+        self._streams = spec.streams
+        self._stream = stream
+        self._visits = visits
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown; blocks are small and Ray Data measures them as they come."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
+        """Return one task a visit, in order."""
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(self._read_function(visit), metadata, schema=_BATCH_SCHEMA)
+            for visit in self._visits
+        ]
+
+    def _read_function(self, visit: int) -> Callable[[], Iterable[pa.Table]]:
+        reference, number = self._spec, visit * self._streams + self._stream
+
+        def read() -> Iterable[pa.Table]:
+            batches = read_visit(ray.get(reference), number)
+            payloads = [to_bytes(dict(vars(batch))) for batch in batches]
+            count = len(payloads)
+            columns = [[visit] * count, list(range(count)), payloads]
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, _BATCH_SCHEMA, strict=True)]
+            return [pa.Table.from_arrays(arrays, schema=_BATCH_SCHEMA)]
+
+        return read
+
+
+def open_stream(spec: StreamSpec, stream: int, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
+    """Give what `streams.iterate_stream` gives, made by Ray Data ahead of time.
+
+    Notes
+    -----
+    Reading begins with the call, not with the first batch taken. Ray Data works in bursts: an
+    execution makes the batches of a few visits, all of them, in the object store, while the
+    batches of the executions before are trained on. Iterating over a running execution instead
+    would cost a training process a third of its time: Ray 2.60's scheduling loop spins, holding
+    the interpreter's lock, as long as it waits for its consumer.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ray-data")
+    executions = _executions(spec, cursor.visit)
+    # Two ahead: the first execution is short, and the second must be there when it is used up.
+    ahead = deque(pool.submit(_make_batches, spec, stream, next(executions)) for _ in range(2))
+
+    def batches() -> Iterator[tuple[Cursor, Batch]]:
+        batch_type = _BATCH_TYPES[spec.objective]
+        with pool:
+            while True:
+                tables = ahead.popleft().result()
+                ahead.append(pool.submit(_make_batches, spec, stream, next(executions)))
+                for table in tables:
+                    for row in ray.get(table).to_pylist():
+                        if (row["visit"], row["batch"]) >= cursor:
+                            following = Cursor(row["visit"], row["batch"] + 1)
+                            yield following, batch_type(**from_bytes(row["payload"]))
+
+    return batches()
+
+
+def _executions(spec: StreamSpec, first: int) -> Iterator[range]:
+    """Divide a stream's visits into executions, without end."""
+    largest = max(window.rows for window in spec.windows)
+    size = min(max(_ROWS_PER_EXECUTION // largest, 1), _VISITS_PER_EXECUTION)
+    yield range(first, first + 1)
+    for start in itertools.count(first + 1, size):
+        yield range(start, start + size)
+
+
+def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
+    """Execute a few visits of a stream; return references to their tables, in order."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    dataset = ray.data.read_datasource(
+        VisitDatasource(spec, stream, visits),
+        override_num_blocks=len(visits),
+        num_cpus=_READ_CPUS,
+        concurrency=2,
+    )
+    tables: list[Any] = dataset.to_arrow_refs()
+    return tables

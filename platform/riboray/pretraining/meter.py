@@ -1,0 +1,147 @@
+"""What training costs: model arithmetic, the matrix product's ceiling, and averages of steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from riboray.model.config import RnaBertConfig
+
+__all__ = ["Meter", "StepMetrics", "matmul_ceiling", "training_flops"]
+
+#: Side of the square matrices of the ceiling, and seconds it is measured for.
+_CEILING_SIZE = {"cpu": 1024, "cuda": 8192}
+_CEILING_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a global step did, summed over all workers (times: this worker's)."""
+
+    mlm_loss: float
+    """Mean cross-entropy of the masked nucleotides, nats; NaN without any."""
+    mlm_accuracy: float
+    """Share of them predicted right."""
+    sal_loss: float
+    """Mean structural-alignment loss of the pairs; NaN without pairs."""
+    ss_loss: float
+    """Mean cross-entropy of structure classes, nats; NaN without any."""
+    ss_accuracy: float
+    """Share of them predicted right."""
+    tokens: int
+    """Nucleotides seen, padding not counted."""
+    slots: int
+    """Places for tokens in the batches, padding counted."""
+    pairs: int
+    """Pairs aligned."""
+    flops: float
+    """Arithmetic of the model, see `training_flops`."""
+    gradient_norm: float
+    """Norm of the gradient before clipping."""
+    alignment_wait: float
+    """Seconds spent waiting for alignments."""
+
+
+def training_flops(model: RnaBertConfig, lengths: Sequence[NDArray[np.integer]]) -> float:
+    """Count the floating-point operations of training on sequences, padding left out.
+
+    Parameters
+    ----------
+    model : RnaBertConfig
+        Its shape.
+    lengths : sequence of ndarray, dtype=integer
+        Tokens of every sequence, batch by batch.
+
+    Returns
+    -------
+    float
+        Multiplications and additions of the encoder's matrix products, forward and backward
+        (three times forward). Heads, norms, alignments and the optimiser are left out: they are
+        a few per cent.
+    """
+    hidden, inner = model.hidden_size, model.intermediate_size
+    total = 0.0
+    for batch in lengths:
+        tokens = batch.astype(np.float64)
+        linear = (8.0 * hidden * hidden + 4.0 * hidden * inner) * tokens.sum()
+        attention = 4.0 * hidden * np.square(tokens).sum()
+        total += linear + attention
+    return 3.0 * model.num_hidden_layers * total
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure what a large matrix product reaches on a device, in floating-point operations/s."""
+    size = _CEILING_SIZE["cuda" if device.type == "cuda" else "cpu"]
+    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    a @ b  # warm up
+
+    def finish() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    finish()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < _CEILING_SECONDS:
+        a @ b
+        finish()
+        count += 1
+    return 2.0 * size**3 * count / (time.perf_counter() - start)
+
+
+@dataclass
+class Meter:
+    """Averages of training metrics since the last record.
+
+    Attributes
+    ----------
+    ceiling : float
+        Floating-point operations/s that all workers' matrix products reach together; 0 if it
+        was not measured.
+    """
+
+    ceiling: float = 0.0
+    steps: list[StepMetrics] = field(default_factory=list)
+    data_wait: float = 0.0
+    crc: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def restart(self) -> None:
+        """Begin anew, after something that was no training."""
+        self.steps, self.data_wait, self.crc = [], 0.0, 0
+        self.since = time.monotonic()
+
+    def record(self) -> dict[str, Any]:
+        """Return the averages and begin anew."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        steps = self.steps
+        tokens = sum(s.tokens for s in steps)
+        values: dict[str, Any] = {
+            "tokens_per_s": tokens / seconds,
+            "pairs_per_s": sum(s.pairs for s in steps) / seconds,
+            "padding_efficiency": tokens / max(sum(s.slots for s in steps), 1),
+            "data_wait": self.data_wait / seconds,
+            "alignment_wait": sum(s.alignment_wait for s in steps) / seconds,
+        }
+        values["batches_crc32"] = self.crc
+        if self.ceiling:
+            values["mfu"] = sum(s.flops for s in steps) / seconds / self.ceiling
+        for name in (
+            "mlm_loss",
+            "mlm_accuracy",
+            "sal_loss",
+            "ss_loss",
+            "ss_accuracy",
+            "gradient_norm",
+        ):
+            numbers = [n for s in steps if not math.isnan(n := getattr(s, name))]
+            if numbers:
+                values[name] = sum(numbers) / len(numbers)
+        self.restart()
+        return values

@@ -1,0 +1,86 @@
+"""How often each reference alignment is trained on: families by temperature, pairs by identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+__all__ = ["PairSampling", "pair_sampling"]
+
+
+def _identity_weights(identity: NDArray[np.floating], power: float) -> NDArray[np.float64]:
+    """Weigh pairs: ``(1 - identity)`` to a power, kept off 0 so that no pair is lost."""
+    distance = 1.0 - np.asarray(identity, dtype=np.float64)
+    return np.asarray(np.maximum(distance, 0.01) ** power)
+
+
+@dataclass(frozen=True)
+class PairSampling:
+    """Expected copies of a pair in an epoch: its family's scale times its own weight.
+
+    Attributes
+    ----------
+    scales : dict of str to float
+        One number a family.
+    power : float
+        Power of ``1 - identity``.
+    """
+
+    scales: dict[str, float]
+    power: float
+
+    def draw(self, table: pa.Table, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw rows of a table of pairs; a row can come several times or not at all.
+
+        The number of copies is the expected one rounded up or down at random, so that its mean
+        is exact; the total over a corpus is that of the pairs, on average.
+        """
+        families = list(self.scales)
+        index = pc.index_in(table["family"], value_set=pa.array(families, pa.string()))
+        scale = np.array([*self.scales.values(), 0.0])[pc.fill_null(index, -1).to_numpy()]
+        weights = _identity_weights(table["identity"].to_numpy(), self.power)
+        copies = np.floor(scale * weights + generator.uniform(size=table.num_rows))
+        return np.repeat(np.arange(table.num_rows), copies.astype(np.int64))
+
+
+def pair_sampling(
+    families: pa.ChunkedArray,
+    identity: NDArray[np.floating],
+    temperature: float,
+    power: float,
+) -> PairSampling | None:
+    """Work out the scales for the pairs that are trained on.
+
+    Parameters
+    ----------
+    families : ChunkedArray of string, length n
+        Family of every training pair.
+    identity : ndarray, shape=(n,)
+        Identity of every training pair, 0 to 1.
+    temperature : float
+        A family with n pairs is seen in proportion to n to the power 1/temperature: 1 takes
+        every pair as often, infinity every family.
+    power : float
+        Within a family, pairs are seen in proportion to ``1 - identity`` to this power; 0 takes
+        all as often.
+
+    Returns
+    -------
+    PairSampling or None
+        None if every pair is to be seen once an epoch.
+    """
+    if temperature == 1 and power == 0:
+        return None
+    encoded = families.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    index, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    counts = np.bincount(index, minlength=len(names)).astype(np.float64)
+    weights = np.bincount(index, weights=_identity_weights(identity, power), minlength=len(names))
+    shares = counts ** (1.0 / temperature)
+    wanted = shares * (counts.sum() / shares.sum())
+    return PairSampling(dict(zip(names, (wanted / weights).tolist(), strict=True)), power)

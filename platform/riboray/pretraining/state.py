@@ -1,0 +1,157 @@
+"""What a training checkpoint holds beside the model, and how all workers get the same of it.
+
+Everything that decides how a run goes on is here: weights, optimiser, averaged weights, random
+number generators, step, clock, curriculum position, measurements taken and every stream's cursor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import distributed as dist
+
+from riboray.errors import CheckpointError, RiborayError
+from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
+from riboray.pretraining.checkpoints import CheckpointStore
+from riboray.pretraining.curriculum import Position
+from riboray.pretraining.trainer import Trainer
+
+__all__ = ["RunState", "restore_state", "write_state"]
+
+Record = dict[str, Any]
+
+STATE_FOLDER = "training_state"
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class RunState:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    step : int
+        Steps taken.
+    elapsed_s : float
+        Seconds of training so far.
+    evaluated : int
+        Measurements taken; -1 before the first.
+    position : Position
+        Phase of the curriculum and where it began.
+    stale : int
+        Measurements in a row that were no better than the best of the phase.
+    best : float or None
+        The best measurement of the phase, higher is better.
+    cursors : dict of str to list of (visit, batch)
+        Where each stream of each objective stands.
+    """
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    evaluated: int = -1
+    position: Position = field(default_factory=Position)
+    stale: int = 0
+    best: float | None = None
+    cursors: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+def write_state(trainer: Trainer, directory: Path, state: RunState, history: list[Record]) -> None:
+    """Write a training checkpoint's files into an existing directory.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Model, optimiser and, if there are any, averaged weights: these are then the model's.
+    directory : Path
+        Where to.
+    state : RunState
+        Where the run stands.
+    history : list of dict
+        The records so far, one a line of ``metrics.jsonl``.
+    """
+    with trainer.averaged_weights():
+        write_checkpoint_files(trainer.model, directory)
+    folder = directory / STATE_FOLDER
+    folder.mkdir()
+    torch.save(trainer.state_dict(), folder / "trainer.pt")
+    values = {"schema_version": SCHEMA_VERSION, **asdict(state)}
+    values["position"] = state.position._asdict()
+    (folder / "state.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    lines = "".join(json.dumps(record) + "\n" for record in history)
+    (directory / "metrics.jsonl").write_text(lines, "utf-8")
+    options = yaml.safe_dump(asdict(trainer.config), sort_keys=False)
+    (directory / "resolved_config.yaml").write_text(options, "utf-8")
+
+
+def _read_state(trainer: Trainer, directory: Path) -> tuple[dict[str, Any], RunState, list[Record]]:
+    """Read what `write_state` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If it holds another model, or no training state.
+    """
+    model = trainer.config.model
+    loaded = load_checkpoint(directory, vocabulary=model.vocabulary)
+    if loaded.model.config != model:
+        raise CheckpointError(directory, "holds a model of another configuration")
+    folder = directory / STATE_FOLDER
+    try:
+        values = json.loads((folder / "state.json").read_text("utf-8"))
+        stored = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
+        lines = (directory / "metrics.jsonl").read_text("utf-8").splitlines()
+        version = values.pop("schema_version")
+        values["position"] = Position(**values["position"])
+        state = RunState(**values)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise CheckpointError(directory, f"no usable training state ({error})") from error
+    if version > SCHEMA_VERSION:
+        raise CheckpointError(directory, f"training state of version {version}; update riboray")
+    stored["model"] = loaded.model.state_dict()
+    return stored, state, [json.loads(line) for line in lines]
+
+
+def restore_state(
+    trainer: Trainer, store: CheckpointStore | None, warn: Callable[[str], None]
+) -> tuple[RunState, list[Record]]:
+    """Take up the newest checkpoint that is whole; called by all workers together.
+
+    Rank 0 reads it and hands it to the others, so that all have the same even if one of them saw
+    an older listing of a shared file system.
+
+    Returns
+    -------
+    state : RunState
+        Where to go on; the beginning if there is no checkpoint.
+    history : list of dict
+        The records up to there.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is whole but not of this model. On every worker.
+    """
+    payload: list[Any] = [None]
+    if trainer.rank == 0 and store is not None:
+        try:
+            path = store.newest(warn)
+            payload = [None if path is None else _read_state(trainer, path)]
+        except RiborayError as error:
+            payload = [error]
+    if dist.is_initialized():
+        # Pickled by our own rank 0, not by whoever made a file.
+        dist.broadcast_object_list(payload, src=0, device=trainer.device)
+    found = payload[0]
+    if isinstance(found, RiborayError):
+        raise found
+    if found is None:
+        return RunState(), []
+    stored, state, history = found
+    trainer.load_state_dict(stored)
+    return state, history

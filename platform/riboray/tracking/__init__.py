@@ -1,0 +1,1 @@
+"""Where a run's records go beside its ``metrics.jsonl``: TensorBoard, MLflow, W&B, Prometheus."""

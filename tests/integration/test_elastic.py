@@ -1,0 +1,172 @@
+"""Nodes that are killed and nodes that join: the speed changes, the steps do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from riboray.corpus import IngestConfig, ingest
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
+from riboray.options import parse_config
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.data import prepare_data
+from riboray.pretraining.loop import run
+from riboray.pretraining.sessions import LocalSession
+from riboray.pretraining.streams import iterate_stream
+from riboray.pretraining.trainer import Trainer
+from tests.integration.helpers import TINY, kill, records, start, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture
+def cluster():
+    """Ray nodes on this machine that can be killed one by one; gone at the end."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+    )
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def steps(run_folder):
+    return [r for r in records(run_folder) if r["kind"] == "train"]
+
+
+def workers(run_folder):
+    found = steps(run_folder)
+    return found[-1]["workers"] if found else 0
+
+
+def test_workers_come_and_go_and_the_batches_stay(tmp_path, cluster):
+    """Two nodes, one killed, another added: every global step is that of a run in one process."""
+    corpus = tmp_path / "corpus"
+    shape = {"corpus": [SAMPLE_CORPUS], "alignments": [SAMPLE_ALIGNMENTS], "pairs_per_family": 30}
+    ingest(IngestConfig(**shape, output=str(corpus)))
+    node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    folder = tmp_path / "runs" / "r"
+    command = ["pretrain", "--corpus", str(corpus), *TINY, "--run-name", "r"]
+    command += ["--num-workers", "[1, 2]", "--record-seconds", "0", "--max-steps", "1000000"]
+    command += ["--resize-minutes", "0.1", "--checkpoint-minutes", "0.05"]
+    # The nodes stay on loopback by a setting that who connects must share; see riboray.rayenv.
+    port = cluster.address.rpartition(":")[2]
+    command += ["--track", "[]", "--ray-address", f"127.0.0.1:{port}"]
+    log = (tmp_path / "log").open("w")
+    process = start(command, tmp_path, stderr=log, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    try:
+        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, 120, "no two workers")
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: workers(folder) == 1, 150, "did not go on with one worker")
+        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        wait_for(lambda: workers(folder) == 2, 150, "did not grow again")
+        many = len(steps(folder)) + 10
+        wait_for(lambda: len(steps(folder)) > many, 60, "no steps after growing")
+    finally:
+        code = kill(process, signal.SIGINT)
+        log.close()
+    assert code == 130, (tmp_path / "log").read_text()
+    found = steps(folder)
+    numbers = [r["step"] for r in found]
+    assert numbers == list(range(1, len(numbers) + 1)), "no step twice, none skipped"
+    assert {r["workers"] for r in found} == {1, 2}
+    told = [r["message"] for r in records(folder) if r["kind"] == "event"]
+    assert any("a worker failed" in m for m in told), told
+    assert sum("resumed at step" in m for m in told) >= 2, told
+    in_one_process = steps_in_one_process(corpus, folder, len(numbers))
+    assert [r["batches_crc32"] for r in found] == [r["batches_crc32"] for r in in_one_process]
+    # The sums over workers are added in another order: float32 rounding, which AdamW amplifies.
+    first, other = ([r["mlm_loss"] for r in rs[:20]] for rs in (found, in_one_process))
+    assert first == pytest.approx(other, rel=1e-3)
+
+
+def steps_in_one_process(corpus, folder, count):
+    """The records of the same options' first steps without Ray."""
+    stored = folder / "resolved_config.yaml"
+    config = parse_config("pretrain", PretrainConfig, ["--config", str(stored)])
+    assert yaml.safe_load(stored.read_text())["batches_per_step"] == 2
+    data, session = prepare_data(corpus, config, 2), LocalSession()
+    trainer = Trainer(config, torch.device("cpu"))
+
+    class Enough(Exception):
+        pass
+
+    class Counts(LocalSession):
+        def publish(self, record):
+            session.publish(record)
+            if record["kind"] == "train" and record["step"] == count:
+                raise Enough
+
+    with pytest.raises(Enough):
+        run(config, trainer, data.specs, iterate_stream, data.validation, Counts())
+    return [r for r in session.records if r["kind"] == "train"]
+
+
+def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_path, monkeypatch):
+    """Attempts without a new checkpoint are counted; the last failure is what the user reads."""
+    from riboray.errors import RiborayError
+    from riboray.pretraining.checkpoints import CheckpointStore
+    from riboray.pretraining.pipeline import TrainingRun
+    from tests.integration.test_pipeline import CONFIG
+
+    config = replace(CONFIG, max_failures=1, max_steps=50)
+    data = prepare_data(sample_corpus, config, 2)
+    # A window that does not exist: reading it fails in the worker, again and again.
+    window = data.specs["mlm"].windows[0]._replace(path=str(tmp_path / "gone.parquet"))
+    specs = {**data.specs, "mlm": replace(data.specs["mlm"], windows=(window,))}
+    store, told = CheckpointStore(tmp_path / "checkpoints"), []
+    training = TrainingRun(config, specs, data.validation, store, tmp_path, use_gpu=False)
+    with pytest.raises(RiborayError, match="gone.parquet"):
+        training.fit(told.append, lambda: False)
+    failures = [r for r in told if r["kind"] == "event"]
+    assert len(failures) == 2, failures
+
+
+def test_kill_minus_nine_of_driver_and_worker_changes_no_step(tmp_path):
+    """Every loss of every step, and the weights, are those of a run that nobody disturbed."""
+    import psutil
+
+    from riboray.model import load_checkpoint
+
+    command = ["pretrain", *TINY, "--record-seconds", "0", "--max-steps", "400", "--track", "[]"]
+    command += ["--checkpoint-minutes", "0.03", "--evaluations", "3"]
+    quiet = start([*command, "--run-name", "quiet"], tmp_path)
+    assert quiet.wait(240) == 0
+    folder = tmp_path / "runs" / "rough"
+    for disturbance in ("driver", "worker"):
+        before = len(steps(folder))
+        process = start([*command, "--run-name", "rough"], tmp_path)
+        try:
+            wait_for(lambda b=before: len(steps(folder)) > b + 40, 150, "no steps")
+            if disturbance == "driver":
+                kill(process)
+                continue
+            family = psutil.Process(process.pid).children(recursive=True)
+            victims = [p for p in family if "RayTrainWorker" in "".join(p.cmdline())]
+            os.kill(victims[-1].pid, signal.SIGKILL)
+            assert process.wait(240) == 0, process.stderr.read()
+        finally:
+            process.poll() is None and kill(process)
+    both = [steps(tmp_path / "runs" / name) for name in ("quiet", "rough")]
+    keys = ("step", "mlm_loss", "mlm_accuracy", "sal_loss", "gradient_norm", "batches_crc32")
+    plain = [[{k: r[k] for k in keys} for r in rs] for rs in both]
+    assert len(plain[0]) == 400
+    assert plain[0] == plain[1]
+    a, b = (
+        load_checkpoint(tmp_path / "runs" / name / "checkpoint").model.state_dict()
+        for name in ("quiet", "rough")
+    )
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 400
