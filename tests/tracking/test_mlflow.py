@@ -101,7 +101,7 @@ def test_a_run_and_its_resumption_are_one_run_of_mlflow(tmp_path, monkeypatch):
     tags = found.data.tags
     assert tags["resumed_with.seed"] == "8"
     assert tags["train/objectives"] == "mlm+sal"
-    notes = tags["mlflow.note.content"].splitlines()
+    notes = tags["riboray.events"].splitlines()
     assert [line.split(": ")[1] for line in notes] == ["a worker was lost", "all is well"]
     points = client_of(folder).get_metric_history(found.info.run_id, "train/mlm_loss")
     assert all(before <= point.timestamp <= 1000 * time.time() for point in points)
@@ -133,7 +133,7 @@ def test_no_request_holds_more_than_mlflow_takes(tmp_path, server):
     assert 900 <= max(len(batch.get("metrics", ())) for batch in server.batches) <= 1000
 
 
-def test_the_description_keeps_what_fits(tmp_path):
+def test_as_many_events_are_kept_as_fit(tmp_path):
     backend = MlflowRun(tmp_path, "run", {}, 0)
     backend.open()
     backend.write([Item(0.0, event(n, f"event {n} {'y' * 100}")) for n in range(100)])
@@ -142,8 +142,8 @@ def test_the_description_keeps_what_fits(tmp_path):
     backend.close("stopped")
     [found] = runs_of(tmp_path)
     assert found.info.status == "KILLED"
-    lines = found.data.tags["mlflow.note.content"].splitlines()
-    assert lines == ["- step 101, 1970-01-01 00:00:00 UTC: the last"]
+    lines = found.data.tags["riboray.events"].splitlines()
+    assert lines == ["step 101, 1970-01-01 00:00:00 UTC: the last"]
 
 
 @pytest.mark.parametrize("behaviour", [1.0, "refuse", "hang"])

@@ -51,6 +51,14 @@ def test_a_missing_library_names_what_installs_it(tmp_path, name, root):
     assert not list(tmp_path.iterdir()), "something was opened first"
 
 
+def test_a_folder_of_the_librarys_name_is_no_library(tmp_path, monkeypatch):
+    (tmp_path / "some_tracker").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(module.TRACKERS, "some", (("some_tracker",), "'riboray[some]'", None))
+    with pytest.raises(ConfigError, match="tracker some needs some_tracker, not installed here"):
+        open_trackers(["some"], tmp_path, "run", {}, 0)
+
+
 def test_a_tracker_that_cannot_be_opened_closes_those_before_it(tmp_path, monkeypatch):
     class Broken:
         name, batch = "broken", 1

@@ -221,31 +221,27 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
     announce(config, data)
     least, most = config.worker_range
     store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
-    trackers = open_trackers(
-        config.track, run.path, run.path.name, asdict(config), max(store.steps(), default=0)
-    )
-    status: Literal["finished", "stopped", "failed"] = "failed"
-    try:
-        with connect(address, cpus=most * config.cpus_per_worker) as resources:
-            use_gpu = gpus_wanted(config, resources)
-            device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
-            workers = f"{most}" if least == most else f"{least} to {most}"
-            say(f"  workers     {workers}, {device} each")
-            gauges = RunGauges(run.path.name)
-            display = Display(run, [trackers.log, gauges.log])
+    with connect(address, cpus=most * config.cpus_per_worker) as resources:
+        use_gpu = gpus_wanted(config, resources)
+        device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
+        workers = f"{most}" if least == most else f"{least} to {most}"
+        say(f"  workers     {workers}, {device} each")
+        begun = max(store.steps(), default=0)
+        trackers = open_trackers(config.track, run.path, run.path.name, asdict(config), begun)
+        trackers.add(RunGauges(run.path.name))
+        display = Display(run, [trackers.log])
+        status: Literal["finished", "stopped", "failed"] = "failed"
+        try:
             training = TrainingRun(config, data.specs, data.validation, store, run.path, use_gpu)
-            try:
-                with _stop_on_signal() as stop:
-                    newest = training.fit(display.show, lambda: stop.is_requested)
-            finally:
-                display.close()
-                gauges.close("stopped")
-        records = merge_records(read_records(newest / "metrics.jsonl"), display.records)
-        write_records(run.metrics, records)
-        finished = records[-1]["progress"] >= 1
-        status = "finished" if finished else "stopped"
-    finally:
-        trackers.close(status)
+            with _stop_on_signal() as stop:
+                newest = training.fit(display.show, lambda: stop.is_requested)
+            records = merge_records(read_records(newest / "metrics.jsonl"), display.records)
+            write_records(run.metrics, records)
+            finished = records[-1]["progress"] >= 1
+            status = "finished" if finished else "stopped"
+        finally:
+            display.close()
+            trackers.close(status)
     if not finished:
         step = records[-1]["step"]
         raise Interrupted(

@@ -29,13 +29,12 @@ _SETTINGS = {
 }
 _EXPERIMENT = "riboray"
 _HERE = "run directory"
-_NOTE = "mlflow.note.content"
-#: Limits of MLflow's: characters of a parameter and a tag; parameters, and metrics beside tags, of
-#: a request.
+#: A tag of our own: the run's description is the user's to write.
+_EVENTS = "riboray.events"
+#: Limits of MLflow's: characters of a parameter, of a tag, and metrics of a request with tags.
 _PARAM_CHARACTERS = 6000
 _TAG_CHARACTERS = 5000
-_PARAMS_PER_REQUEST = 100
-_METRICS_PER_REQUEST = 900
+_METRICS_WITH_TAGS = 900
 _ENDINGS: dict[Status, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -103,21 +102,19 @@ class MlflowRun:
             kind, step = record["kind"], int(record["step"])
             if kind == "event":
                 clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(when))
-                line = f"- step {step:,}, {clock} UTC: {record['message']}"
-                tags[_NOTE] = _newest_lines(f"{tags.get(_NOTE, '')}\n{line}")
+                line = f"step {step:,}, {clock} UTC: {record['message']}"
+                tags[_EVENTS] = _newest_lines(f"{tags.get(_EVENTS, '')}\n{line}")
             elif step > int(tags.get(f"riboray.{kind}_step", -1)):
                 for name, value in measurements(record).items():
                     metrics.append(Metric(name, value, int(1000 * when), step))
                 tags |= {**labels(record), f"riboray.{kind}_step": str(step)}
         changed = {name: text for name, text in tags.items() if self._tags.get(name) != text}
-        while len(metrics) > _METRICS_PER_REQUEST:
-            some, metrics = metrics[:_METRICS_PER_REQUEST], metrics[_METRICS_PER_REQUEST:]
-            self._client.log_batch(self._run_id, metrics=some, synchronous=True)
-        # What was sent is said last, with the rest: if anything fails, all of it is sent again,
-        # which does no harm, for MLflow keeps only one of equal points.
         rest = [RunTag(name, text) for name, text in changed.items()]
-        if metrics or rest:
-            self._client.log_batch(self._run_id, metrics=metrics, tags=rest, synchronous=True)
+        # The client cuts long lists, and sends tags first. They say what has been sent: they go
+        # with the last. If anything fails all is sent again, and MLflow keeps one of equal points.
+        others, last = metrics[:-_METRICS_WITH_TAGS], metrics[-_METRICS_WITH_TAGS:]
+        self._client.log_batch(self._run_id, metrics=others, synchronous=True)
+        self._client.log_batch(self._run_id, metrics=last, tags=rest, synchronous=True)
         self._tags = tags
 
     def close(self, status: Status) -> None:
@@ -182,9 +179,7 @@ class MlflowRun:
 
         values = {name: _clipped(str(value)) for name, value in self._config.items()}
         new = [Param(name, text) for name, text in values.items() if name not in known]
-        for start in range(0, len(new), _PARAMS_PER_REQUEST):
-            some = new[start : start + _PARAMS_PER_REQUEST]
-            self._client.log_batch(self._run_id, params=some, synchronous=True)
+        self._client.log_batch(self._run_id, params=new, synchronous=True)
         changed = {
             f"resumed_with.{name}": text
             for name, text in values.items()

@@ -163,7 +163,8 @@ def _check(name: str) -> None:
     if name not in TRACKERS:
         raise ConfigError(f"there is no tracker {name!r}; choose from {', '.join(TRACKERS)}")
     modules, package, _ = TRACKERS[name]
-    missing = [module for module in modules if find_spec(module) is None]
+    # A folder of that name in the working directory, as W&B makes one, can be imported but is none.
+    missing = [name for name in modules if not ((spec := find_spec(name)) and spec.origin)]
     if missing:
         raise ConfigError(
             f"tracker {name} needs {' and '.join(missing)}, not installed here: "
