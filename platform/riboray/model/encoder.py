@@ -1,20 +1,34 @@
-"""RNABERT's encoder in plain PyTorch.
+"""RNABERT's encoder in PyTorch.
 
 Module and parameter names are MultiMolecule's, so a state dict needs no translation.
 Shapes below: B sequences, L tokens, H hidden size, A attention heads, D head size.
+
+In float32 on a CPU the padding of a batch is dropped, and tokens go through the layers *packed*,
+all sequences in a row, shape (T, H): PyTorch's layers around attention kernels of our own
+(`riboray.model.attention`) where gradients are wanted, one kernel for everything
+(`riboray.model.packed`) where not. On other devices, with other numbers, and where padding is to be
+attended to, batches stay padded and PyTorch's own attention does the work.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from riboray.model.attention import Offsets, packed_attention
 from riboray.model.config import RnaBertConfig
+from riboray.model.packed import Packing, check_offsets, encode_packed, pack
 
 __all__ = ["RnaBertEmbeddings", "RnaBertEncoder", "RnaBertLayer", "RnaBertModel", "RnaBertPooler"]
+
+#: What tokens may attend to: a mask over padding, shape (B, 1, 1, L); everything in their row; or,
+#: in a packed batch, the sequence that they belong to.
+Within = Tensor | Offsets | None
 
 
 class RnaBertEmbeddings(nn.Module):
@@ -29,12 +43,16 @@ class RnaBertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Embed token ids, shape (B, L), to shape (B, L, H)."""
-        positions = self.position_embeddings.weight[: input_ids.shape[1]]
-        embedded = (
-            self.word_embeddings(input_ids) + positions + self.token_type_embeddings.weight[0]
-        )
+    def forward(self, input_ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Embed token ids, shape (B, L) or, packed, (T,), to shape (B, L, H) or (T, H).
+
+        ``positions``, shape (T,), says where in their sequences packed tokens are.
+        """
+        if positions is None:
+            placed = self.position_embeddings.weight[: input_ids.shape[1]]
+        else:
+            placed = self.position_embeddings(positions)
+        embedded = self.word_embeddings(input_ids) + placed + self.token_type_embeddings.weight[0]
         normalised: Tensor = self.layer_norm(embedded)
         return normalised
 
@@ -48,12 +66,13 @@ def _head_multiple(device: str) -> int:
 
 
 class RnaBertSelfAttention(nn.Module):
-    """Multi-head self-attention through PyTorch's fused kernel.
+    """Multi-head self-attention: through PyTorch's fused kernel, or packed through our own.
 
-    A head of RNABERT is 10 wide, which most vector units dislike: query, key and value are padded
-    with zeros to a multiple of what the device wants. The scale stays 1/sqrt(10), and zeros add
-    nothing to a dot product, so the result is the same up to rounding. With AVX2 a forward pass
-    takes two thirds of the time; with AVX-512, which masks its tails, padding does not pay.
+    A head of RNABERT is 10 wide, which most vector units dislike: for PyTorch's kernel, query, key
+    and value are padded with zeros to a multiple of what the device wants. The scale stays
+    1/sqrt(10), and zeros add nothing to a dot product, so the result is the same up to rounding.
+    With AVX2 a forward pass takes two thirds of the time; with AVX-512, which masks its tails,
+    padding does not pay.
     """
 
     def __init__(self, config: RnaBertConfig) -> None:
@@ -73,8 +92,19 @@ class RnaBertSelfAttention(nn.Module):
         weight = functional.pad(weight, (0, 0, 0, extra))
         return weight.flatten(0, 2), functional.pad(bias, (0, extra)).flatten()
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend; shapes (B, L, H) and (B, 1, 1, L) or None to (B, L, H)."""
+    def _packed(self, hidden: Tensor, offsets: Offsets) -> Tensor:
+        """Attend within packed sequences; shape (T, H) to the same."""
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts])
+        projected = torch.addmm(bias[:, None], weight, hidden.t())
+        context: Tensor = packed_attention(projected, offsets, self.num_heads)
+        return context.t()
+
+    def forward(self, hidden: Tensor, within: Within) -> Tensor:
+        """Attend; shape (B, L, H) or, packed, (T, H) to the same."""
+        if isinstance(within, np.ndarray):
+            return self._packed(hidden, within)
         batch, length, _ = hidden.shape
         multiple = _head_multiple(hidden.device.type)
         padded = -(-self.head_size // multiple) * multiple
@@ -84,7 +114,7 @@ class RnaBertSelfAttention(nn.Module):
             2, 0, 3, 1, 4
         )
         context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=self.head_size**-0.5
+            query, key, value, attn_mask=within, scale=self.head_size**-0.5
         )
         return context[..., : self.head_size].transpose(1, 2).flatten(2)
 
@@ -98,7 +128,10 @@ class _AddAndNorm(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        normalised: Tensor = self.layer_norm(self.dense(hidden) + residual)
+        dense = self.dense(hidden)
+        # In place: nothing else needs what a dense layer returns. Autocast may change its type.
+        added = dense.add_(residual) if dense.dtype == residual.dtype else dense + residual
+        normalised: Tensor = self.layer_norm(added)
         return normalised
 
 
@@ -110,9 +143,9 @@ class RnaBertAttention(nn.Module):
         self.self = RnaBertSelfAttention(config)
         self.output = _AddAndNorm(config.hidden_size, config)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend and add; shape (B, L, H) to the same."""
-        added: Tensor = self.output(self.self(hidden, mask), hidden)
+    def forward(self, hidden: Tensor, within: Within) -> Tensor:
+        """Attend and add; shape (B, L, H) or (T, H) to the same."""
+        added: Tensor = self.output(self.self(hidden, within), hidden)
         return added
 
 
@@ -124,7 +157,7 @@ class RnaBertIntermediate(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Widen; shape (B, L, H) to (B, L, intermediate)."""
+        """Widen; shape (..., H) to (..., intermediate)."""
         return functional.gelu(self.dense(hidden))
 
 
@@ -137,9 +170,9 @@ class RnaBertLayer(nn.Module):
         self.intermediate = RnaBertIntermediate(config)
         self.output = _AddAndNorm(config.intermediate_size, config)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Transform; shape (B, L, H) to the same."""
-        attended = self.attention(hidden, mask)
+    def forward(self, hidden: Tensor, within: Within) -> Tensor:
+        """Transform; shape (B, L, H) or (T, H) to the same."""
+        attended = self.attention(hidden, within)
         transformed: Tensor = self.output(self.intermediate(attended), attended)
         return transformed
 
@@ -151,11 +184,11 @@ class RnaBertEncoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(RnaBertLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """Return the input and every layer's output, each of shape (B, L, H)."""
+    def forward(self, hidden: Tensor, within: Within) -> list[Tensor]:
+        """Return the input and every layer's output, each of shape (B, L, H) or (T, H)."""
         states = [hidden]
         for layer in self.layer:
-            states.append(layer(states[-1], mask))
+            states.append(layer(states[-1], within))
         return states
 
 
@@ -169,6 +202,16 @@ class RnaBertPooler(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Pool; shape (B, L, H) to (B, H)."""
         return torch.tanh(self.dense(hidden[:, 0]))
+
+
+#: What an encoder is made of.
+_PARTS = frozenset(
+    (
+        *(RnaBertEmbeddings, RnaBertEncoder, RnaBertLayer, RnaBertAttention, RnaBertSelfAttention),
+        *(RnaBertIntermediate, _AddAndNorm),
+        *(nn.Embedding, nn.LayerNorm, nn.Linear, nn.ModuleList),
+    )
+)
 
 
 class RnaBertModel(nn.Module):
@@ -209,13 +252,96 @@ class RnaBertModel(nn.Module):
             If ``L`` exceeds ``max_position_embeddings``. Checked here, on the CPU: an index
             out of range inside a GPU kernel would poison the device for every later call.
         """
-        return self.hidden_states(input_ids, lengths)[-1]
+        return self._states(input_ids, lengths, every=False)[-1]
 
     def hidden_states(self, input_ids: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """Return the embedding layer's and every layer's output; see `forward`."""
+        return self._states(input_ids, lengths, every=True)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def packed(self, input_ids: Tensor, offsets: Tensor) -> Tensor:
+        """Return the base embeddings of sequences that stand in a row, without padding.
+
+        Parameters
+        ----------
+        input_ids : Tensor, shape=(T,), dtype=integer
+            Token ids of all sequences.
+        offsets : Tensor, shape=(N + 1,), dtype=integer
+            Where sequences begin, from 0 on, and where the last one ends, T.
+
+        Returns
+        -------
+        Tensor, shape=(T, H)
+            As `forward` would return them, up to rounding.
+
+        Raises
+        ------
+        IndexError
+            If a token id has no embedding.
+        ValueError
+            If ``offsets`` are not such, or a sequence exceeds ``max_position_embeddings``.
+        """
+        edges = offsets.cpu().numpy().astype(np.int64)
+        lengths = check_offsets(edges, len(input_ids), self.config.max_position_embeddings)
+        rows, width = len(lengths), int(lengths.max(initial=0))
+        packing = pack(rows, width, torch.from_numpy(lengths))
+        if self._packs(input_ids):
+            return self._packed_states(input_ids, packing, every=False)[-1]
+        where = packing.where.to(input_ids.device)
+        padded = input_ids.new_full((rows * width,), self.config.tokens.pad_id)
+        padded[where] = input_ids
+        sizes = torch.from_numpy(lengths).to(input_ids.device)
+        hidden: Tensor = self.forward(padded.view(rows, width), sizes)
+        return hidden.flatten(0, 1)[where]
+
+    def _packs(self, input_ids: Tensor) -> bool:
+        """Tell whether tokens are to go through the layers packed."""
+        weight = self.embeddings.word_embeddings.weight
+        return (
+            input_ids.device.type == weight.device.type == "cpu"
+            and weight.dtype == torch.float32
+            and self.config.padding == "masked"
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def _parts(self) -> tuple[list[Tensor], bool]:
+        """Parameters in the order of registration, and whether one kernel may stand for all parts.
+
+        It may not where a part was replaced (by an adapter, say) or has a hook.
+        """
+        used: list[Tensor] = []
+        plain = True
+        for module in chain(self.embeddings.modules(), self.encoder.modules()):
+            watched = module._forward_hooks or module._forward_pre_hooks
+            plain = plain and type(module) in _PARTS and not watched
+            used += [tensor for tensor in module._parameters.values() if tensor is not None]
+        return used, plain
+
+    def _packed_states(self, ids: Tensor, packing: Packing, every: bool) -> list[Tensor]:
+        """Return states of packed tokens, ids of shape (T,): the last one, or all."""
+        used, plain = self._parts()
+        wanted = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in used)
+        if plain and not wanted:
+            return encode_packed(self.config, used, ids, packing.offsets, every)
+        embedded = self.embeddings(ids.int(), packing.positions)
+        states: list[Tensor] = self.encoder(embedded, packing.offsets)
+        return states if every else states[-1:]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _unpadded_states(self, ids: Tensor, lengths: Tensor | None, every: bool) -> list[Tensor]:
+        """Do what `_states` does, without padding between the layers."""
+        packing = pack(ids.shape[0], ids.shape[1], lengths)
+        states = self._packed_states(ids.flatten()[packing.where], packing, every)
+        return [packing.unpack(state) for state in states]
+
+    def _states(self, input_ids: Tensor, lengths: Tensor | None, *, every: bool) -> list[Tensor]:
+        """Return the last state, or all; see `forward`."""
         width, limit = input_ids.shape[1], self.config.max_position_embeddings
         if width > limit:
             raise ValueError(f"{width} tokens exceed max_position_embeddings={limit}")
+        if self._packs(input_ids):
+            states: list[Tensor] = self._unpadded_states(input_ids, lengths, every)
+            return states
         ids = input_ids.int()
         mask = None
         if self.config.padding == "original":
@@ -226,4 +352,4 @@ class RnaBertModel(nn.Module):
         elif lengths is not None and bool((lengths < width).any()):
             mask = (torch.arange(width, device=ids.device) < lengths[:, None])[:, None, None, :]
         states = self.encoder(self.embeddings(ids), mask)
-        return [state[:, :width] for state in states]
+        return [state[:, :width] for state in (states if every else states[-1:])]
