@@ -1,4 +1,4 @@
-"""The batch kernel gives, bit for bit, what `reference.scalar` computes cell by cell.
+"""Both batch kernels give, bit for bit, what `reference.scalar` computes cell by cell.
 
 No tolerance anywhere: both round every operation alike, and break ties alike.
 """
@@ -6,13 +6,14 @@ No tolerance anywhere: both round every operation alike, and break ties alike.
 from __future__ import annotations
 
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riboray.alignment import GapPenalties, Margins, align_batch, interleaved, rows
+from riboray.alignment import GapPenalties, Margins, align_batch, pairwise, rows
 from riboray.alignment.kernels import LOWEST, fill_rows, finish, start_row
 from tests.alignment import reference as ref
 
@@ -45,27 +46,34 @@ def random_batch(rng, count, longest, ties):
 
 
 def check(rng, batch, gaps, mode, margins):
+    """Align a batch by each kernel, and as it comes, part by one and part by the other."""
     match, lengths_a, lengths_b = batch
     reference = None
     if margins is not None:
         reference = random_reference(rng, lengths_a, lengths_b, match.shape[1])
-    found = align_batch(
-        match,
-        lengths_a,
-        lengths_b,
-        GapPenalties(*gaps),
-        reference=reference,
-        margins=Margins(*margins) if margins else None,
-        mode=mode,
-    )
+    found = []
+    for wide in (1, int(np.median(lengths_b)), 1000):
+        with mock.patch.object(pairwise, "_WIDE", wide):
+            found.append(
+                align_batch(
+                    match,
+                    lengths_a,
+                    lengths_b,
+                    GapPenalties(*gaps),
+                    reference=reference,
+                    margins=Margins(*margins) if margins else None,
+                    mode=mode,
+                )
+            )
     for k, (n, m) in enumerate(zip(lengths_a, lengths_b, strict=True)):
         own = None if reference is None else reference[k, :n]
         score, partners = ref.scalar(match[k, :n, :m], gaps, mode, own, margins or (0.0, 0.0))
         if own is not None:
             score += np.float32(margins[1]) * np.float32((own >= 0).sum())
-        assert found.scores[k] == score
-        np.testing.assert_array_equal(found.partners[k, :n], partners)
-        assert (found.partners[k, n:] == -1).all()
+        for result in found:
+            assert result.scores[k] == score
+            np.testing.assert_array_equal(result.partners[k, :n], partners)
+            assert (result.partners[k, n:] == -1).all()
 
 
 @given(
@@ -122,23 +130,31 @@ def test_rows_in_blocks_with_margins(rng, mode, block):
 
 def test_slots_beyond_the_pairs_stay_finite():
     """Scanned for a long time with a wide pair, idle slots neither overflow nor slow it down."""
-    y = np.zeros((interleaved.SLOTS, 9), np.float32)
+    y = np.zeros((rows.SLOTS, 9), np.float32)
     for _ in range(2000):
-        interleaved._scan_rows.py_func(y, 8, np.float32(0.1))
+        rows.scan_rows.py_func(y, 8, np.float32(0.1))
     assert np.isfinite(y).all()
     assert (y[:, 0] == LOWEST).all()
 
 
-def test_a_scan_of_all_slots_is_a_scan_of_each(rng):
-    y = rng.normal(size=(interleaved.SLOTS, 40)).astype(np.float32)
-    each = y.copy()
-    interleaved._scan_rows.py_func(y, 39, np.float32(0.1))
-    for slot in range(interleaved.SLOTS):
-        rows.scan_row.py_func(each, slot, 39, np.float32(0.1))
-    np.testing.assert_array_equal(y, each)
+def test_a_scan_is_the_recurrence_of_y(rng):
+    """From H - open of every column, of which the scan needs what H is without Y only."""
+    gap_open, gap_extend = np.float32(1), np.float32(0.1)
+    without_y = rng.uniform(-3, 3, (rows.SLOTS, 40)).astype(np.float32)
+    scanned = without_y - gap_open
+    rows.scan_rows(scanned, 39, gap_extend)
+    for slot in range(rows.SLOTS):
+        h, y = without_y[slot, 0], LOWEST
+        assert scanned[slot, 0] == LOWEST
+        for j in range(1, 40):
+            y = max(h - gap_open, y) - gap_extend
+            h = max(without_y[slot, j], y)
+            assert scanned[slot, j] == y
 
 
-def test_the_pair_with_a_bad_score_is_named_wherever_it_is_taken_up(rng):
+@pytest.mark.parametrize("wide", [1, 12, 1000])
+def test_the_pair_with_a_bad_score_is_named_wherever_it_is_taken_up(rng, monkeypatch, wide):
+    monkeypatch.setattr(pairwise, "_WIDE", wide)
     match = rng.uniform(-1, 1, (9, 20, 20)).astype(np.float32)
     lengths = rng.integers(5, 20, 9)
     match[6, lengths[6] - 1, lengths[6] - 1] = np.nan

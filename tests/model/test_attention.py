@@ -149,6 +149,23 @@ def test_numbers_that_do_not_lie_in_a_row():
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("offsets", "change", "message"),
+    [
+        ([0, 4], lambda x: x, "rise from 0 to 5"),
+        ([1, 5], lambda x: x, "rise from 0 to 5"),
+        ([0, 6, 5], lambda x: x, "rise from 0 to 5"),
+        ([0.0, 5.0], lambda x: x, "int64"),
+        ([0, 5], lambda x: x.double(), "360 torch.float64"),
+        ([0, 5], lambda x: x[1:], "359 torch.float32"),
+    ],
+)
+def test_what_would_reach_beyond_the_arrays_is_refused(offsets, change, message):
+    projected, _, _ = make([5], (12, 10), 9)
+    with pytest.raises(ValueError, match=message):
+        packed_attention(change(projected), np.array(offsets), 12)
+
+
 def test_second_derivatives_are_refused():
     projected, gradient, offsets = make([5], (12, 10), 8)
     projected.requires_grad_()

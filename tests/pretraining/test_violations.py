@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riboray.alignment import GapPenalties, Margins, align_batch, gap_costs, interleaved
+from riboray.alignment import GapPenalties, Margins, align_batch, gap_costs, interleaved, kernels
 from riboray.pretraining import violations as module
 from riboray.pretraining.violations import Violations, find_violations, submit_violations
 from tests.alignment import reference as ref
@@ -206,5 +206,5 @@ def test_errors_in_a_thread_say_which_pair():
 
 
 def test_kernels_hold_no_lock_of_the_interpreter():
-    for kernel in (interleaved.align_interleaved, module._compare_kernel):
+    for kernel in (interleaved.align_interleaved, kernels.align_singly, module._compare_kernel):
         assert kernel.targetoptions["nogil"]

@@ -16,7 +16,9 @@ the shortest prefix of b, before one at the end of b, with the shortest prefix o
 the shortest prefix of b, then of a.
 
 Rows can be filled in blocks: `fill_rows` goes on from the state it is handed. That is what keeps
-the traceback of long pairs small (see `longpairs`).
+the traceback of long pairs small (see `longpairs`). In its one loop the only value that a column
+has to wait for is Y of the column before: a gap is opened from H without Y, since opening one from
+a gap is never better than extending it (in float32 too: rounding keeps the order).
 """
 
 from __future__ import annotations
@@ -27,22 +29,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from riboray.alignment.rows import (
-    EXTEND_X,
-    EXTEND_Y,
-    FROM_X,
-    FROM_Y,
-    LOWEST,
-    STOP,
-    border,
-    close_row,
-    correct_reference,
-    note_best,
-    open_row,
-    scan_row,
-    start_row,
-)
-
 __all__ = [
     "EXTEND_X",
     "EXTEND_Y",
@@ -50,14 +36,51 @@ __all__ = [
     "FROM_Y",
     "LOWEST",
     "STOP",
+    "align_singly",
+    "all_finite",
+    "border",
     "fill_rows",
     "finish",
     "start_row",
     "walk",
 ]
 
+#: Minus infinity, for float32.
+LOWEST = np.float32(-1e30)
+
+# Traceback bits of one cell.
+FROM_X = np.uint8(1)  # H came from X
+FROM_Y = np.uint8(2)  # H came from Y
+EXTEND_X = np.uint8(4)  # X extends an open gap
+EXTEND_Y = np.uint8(8)  # Y extends an open gap
+STOP = np.uint8(16)  # H is 0: a local alignment begins after this cell
+
 # States of the walk.
 _IN_H, _IN_X, _IN_Y, DONE = 0, 1, 2, 3
+
+_LARGEST = np.float32(np.finfo(np.float32).max)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def border(done: int, gap_open: np.float32, gap_extend: np.float32, free: bool) -> Any:
+    """Return H before the first symbol of the other sequence, after ``done`` of this one."""
+    if free or done == 0:
+        return np.float32(0)
+    return -gap_open - gap_extend * np.float32(done)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def start_row(
+    h: NDArray[np.float32],
+    x: NDArray[np.float32],
+    gap_open: np.float32,
+    gap_extend: np.float32,
+    free: bool,
+) -> None:
+    """Set row 0: ``h`` and ``x``, shape (m + 1,), before the first block of rows."""
+    for j in range(len(h)):
+        h[j] = border(j, gap_open, gap_extend, free)
+        x[j] = LOWEST
 
 
 @njit(nogil=True, cache=True)
@@ -98,57 +121,49 @@ def fill_rows(
         Receives the traceback.
     h, x : ndarray, shape=(m + 1,), dtype=float32
         H and X of the row before; updated.
-    scratch : ndarray, shape=(2, m + 1), dtype=float32
-        Working memory.
+    scratch : ndarray
+        Not used any more.
     best, end : ndarray, shapes=(1,) and (2,)
         Best score and end (prefix lengths) so far: in the last column (semi-global) or anywhere
         (local).
     """
-    m = len(h) - 1
-    scores = match.reshape((1, match.shape[0], match.shape[1]))
-    states, gaps, ends = h.reshape((1, m + 1)), x.reshape((1, m + 1)), end.reshape((1, 2))
-    without_y, y = scratch[:1], scratch[1:2]
-    traces = None if trace is None else trace.reshape((1, trace.shape[0], trace.shape[1]))
+    zero, correction = np.float32(0), -false_margin - missed_margin
     for row in range(match.shape[0]):
-        open_row(
-            scores,
-            0,
-            row,
-            m,
-            border(first + row + 1, gap_open, gap_extend, free),
-            gap_open,
-            gap_extend,
-            false_margin,
-            local,
-            0,
-            states,
-            gaps,
-            without_y,
-            y,
-            traces,
-        )
+        diagonal, left = h[0], border(first + row + 1, gap_open, gap_extend, free)
+        h[0], y, opened_y, wanted = left, LOWEST, left - gap_open, np.int64(0)
         if reference is not None:
-            wanted = reference[row]
-            if wanted >= 0:
-                correct_reference(
-                    scores,
-                    0,
-                    row,
-                    wanted,
-                    gap_open,
-                    false_margin,
-                    missed_margin,
-                    local,
-                    0,
-                    states,
-                    gaps,
-                    without_y,
-                    y,
-                    traces,
+            wanted = np.int64(reference[row]) + 1
+        for j in range(1, len(h)):
+            matched = diagonal + match[row, j - 1] + false_margin
+            if reference is not None:
+                matched = matched + correction if j == wanted else matched
+            diagonal = h[j]
+            opened_x = diagonal - gap_open
+            extend_x = x[j] > opened_x
+            gap = (x[j] if extend_x else opened_x) - gap_extend
+            x[j] = gap
+            from_x = gap > matched
+            without_y = gap if from_x else matched
+            extend_y = y > left - gap_open
+            y = (y if y > opened_y else opened_y) - gap_extend
+            from_y = y > without_y
+            left = y if from_y else without_y
+            if local is not None:
+                without_y = without_y if without_y > zero else zero
+                left = left if left > zero else zero
+                if left > zero and (left > best[0] or (left == best[0] and j < end[1])):
+                    best[0], end[0], end[1] = left, first + row + 1, j
+            opened_y = without_y - gap_open
+            h[j] = left
+            if trace is not None:
+                origin = FROM_Y if from_y else np.uint8(from_x)
+                if local is not None:
+                    origin = origin if left > zero else STOP
+                trace[row, j - 1] = np.uint8(
+                    origin | np.uint8(extend_x) << np.uint8(2) | np.uint8(extend_y) << np.uint8(3)
                 )
-        scan_row(y, 0, m, gap_extend)
-        close_row(row, m, gap_open, local, 0, states, without_y, y, traces)
-        note_best(states, 0, m, first + row + 1, free, local, best, ends)
+        if free and local is None and left > best[0]:
+            best[0], end[0], end[1] = left, first + row + 1, len(h) - 1
 
 
 @njit(nogil=True, cache=True)
@@ -222,3 +237,69 @@ def walk(
             state = _IN_Y if flag & EXTEND_Y else _IN_H
             j -= 1
     return i, j, DONE if i == 0 or j == 0 else state
+
+
+@njit(nogil=True, cache=True)
+def all_finite(match: NDArray[np.float32], pair: int, n: int, m: int) -> bool:
+    """Whether all match scores of a pair of a padded batch, lengths n and m, are finite."""
+    bad = 0
+    for i in range(n):
+        for j in range(m):
+            bad |= not np.abs(match[pair, i, j]) <= _LARGEST
+    return bad == 0
+
+
+@njit(nogil=True, cache=True)
+def align_singly(
+    match: NDArray[np.float32],
+    lengths_a: NDArray[np.int32],
+    lengths_b: NDArray[np.int32],
+    order: NDArray[np.int64],
+    gap_open: np.float32,
+    gap_extend: np.float32,
+    free: bool,
+    local: Any,
+    reference: Any,
+    false_margin: np.float32,
+    missed_margin: np.float32,
+    scores: NDArray[np.float32],
+    partners: NDArray[np.int32],
+) -> Any:
+    """Align the pairs in ``order`` of a padded batch; see `riboray.alignment.align_batch`.
+
+    Returns -1, or a pair with a match score that is not finite, at which the work ends.
+    """
+    width_a, width_b = match.shape[1], match.shape[2]
+    trace = np.empty((width_a, width_b), dtype=np.uint8)
+    rows = np.empty((2, width_b + 1), dtype=np.float32)
+    best = np.zeros(1, dtype=np.float32)
+    end = np.zeros(2, dtype=np.int64)
+    for pair in order:
+        n, m = lengths_a[pair], lengths_b[pair]
+        if not all_finite(match, pair, n, m):
+            return pair
+        h, x = rows[0, : m + 1], rows[1, : m + 1]
+        best[0], end[0], end[1] = 0, 0, m
+        start_row(h, x, gap_open, gap_extend, free)
+        fill_rows(
+            match[pair, :n],
+            0,
+            gap_open,
+            gap_extend,
+            free,
+            local,
+            None if reference is None else reference[pair, :n],
+            false_margin,
+            missed_margin,
+            trace,
+            h,
+            x,
+            rows,
+            best,
+            end,
+        )
+        finish(h, n, free, local, best, end)
+        scores[pair] = best[0]
+        partners[pair] = -1
+        walk(trace, 0, end[0], end[1], _IN_H, partners[pair])
+    return -1

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from riboray.alignment.columns import GapPenalties, Margins, Mode, check_mode
-from riboray.alignment.interleaved import SLOTS, align_interleaved
+from riboray.alignment.interleaved import align_interleaved
+from riboray.alignment.kernels import align_singly
 
 __all__ = ["BatchAlignment", "align_batch"]
+
+#: Length of b from which vectorised rows are worth their beginnings and ends.
+_WIDE = 48
 
 
 @dataclass(frozen=True)
@@ -94,24 +99,36 @@ def align_batch(
         false, missed = np.float32(margins.false), np.float32(margins.missed)
     scores = np.empty(count, dtype=np.float32)
     partners = np.empty((count, width_a), dtype=np.int32)
-    order = np.arange(count) if count <= SLOTS else np.argsort(-sizes_b, kind="stable")
-    bad = align_interleaved(
-        match,
-        sizes_a,
-        sizes_b,
-        order,
-        np.float32(gaps.open),
-        np.float32(gaps.extend),
-        mode != "global",
-        0 if mode == "local" else None,
-        wanted,
-        false,
-        missed,
-        scores,
-        partners,
-    )
-    if bad >= 0:
-        raise ValueError(f"pair {bad} has a match score that is NaN or infinite")
+    for kernel, chosen in _share_out(sizes_b):
+        bad = kernel(
+            match,
+            sizes_a,
+            sizes_b,
+            chosen,
+            np.float32(gaps.open),
+            np.float32(gaps.extend),
+            mode != "global",
+            0 if mode == "local" else None,
+            wanted,
+            false,
+            missed,
+            scores,
+            partners,
+        )
+        if bad >= 0:
+            raise ValueError(f"pair {bad} has a match score that is NaN or infinite")
     if wanted is not None:
         scores += missed * (wanted >= 0).sum(axis=1, dtype=np.float32)
     return BatchAlignment(scores, partners)
+
+
+def _share_out(lengths_b: NDArray[np.int32]) -> list[tuple[Any, NDArray[np.int64]]]:
+    """Say which kernel takes which pairs, in which order; what they find is the same."""
+    if len(lengths_b) > 1:
+        order = np.argsort(-lengths_b, kind="stable")
+        wide = np.count_nonzero(lengths_b >= _WIDE)
+        if wide == len(lengths_b):
+            return [(align_interleaved, order)]
+        if wide > 1:
+            return [(align_interleaved, order[:wide]), (align_singly, order[wide:])]
+    return [(align_singly, np.arange(len(lengths_b)))]

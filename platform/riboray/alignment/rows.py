@@ -1,8 +1,9 @@
 """One row of the dynamic programme, in three passes; what it computes is defined in `kernels`.
 
-`open_row` computes all but Y, `scan_row` Y, `close_row` H. In the first and the last no column
-waits for the one to its left, so they are vectorised; the scan is sequential, and takes longer than
-both (`interleaved` scans several pairs at once).
+`open_row` computes all but Y, `scan_rows` Y, `close_row` H. In the first and the last no column
+waits for the one to its left, so they are vectorised. The scan is sequential: a column waits for
+the comparison and the subtraction of the one before. So it is done for `SLOTS` pairs in one loop,
+four chains of dependent operations in the time of one.
 
 Arrays have a row, or *slot*, for each pair that is being filled, and are addressed by slot: a slice
 would cost two atomic reference counts. The passes are inlined by force: a call would hand over some
@@ -17,54 +18,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = [
-    "EXTEND_X",
-    "EXTEND_Y",
-    "FROM_X",
-    "FROM_Y",
-    "LOWEST",
-    "STOP",
-    "border",
-    "close_row",
-    "correct_reference",
-    "note_best",
-    "open_row",
-    "scan_row",
-    "start_row",
-]
+from riboray.alignment.kernels import EXTEND_X, EXTEND_Y, FROM_X, FROM_Y, LOWEST, STOP
 
-#: Minus infinity, for float32.
-LOWEST = np.float32(-1e30)
+__all__ = ["SLOTS", "close_row", "correct_reference", "note_best", "open_row", "scan_rows"]
 
-# Traceback bits of one cell.
-FROM_X = np.uint8(1)  # H came from X
-FROM_Y = np.uint8(2)  # H came from Y
-EXTEND_X = np.uint8(4)  # X extends an open gap
-EXTEND_Y = np.uint8(8)  # Y extends an open gap
-STOP = np.uint8(16)  # H is 0: a local alignment begins after this cell
+#: Pairs filled in turns: what it takes to keep a core busy; more would crowd its L1 cache.
+SLOTS = 4
+
 _NO_FLAG = np.uint8(0)
-
-
-@njit(nogil=True, cache=True, forceinline=True)
-def border(done: int, gap_open: np.float32, gap_extend: np.float32, free: bool) -> Any:
-    """Return H before the first symbol of the other sequence, after ``done`` of this one."""
-    if free or done == 0:
-        return np.float32(0)
-    return -gap_open - gap_extend * np.float32(done)
-
-
-@njit(nogil=True, cache=True, forceinline=True)
-def start_row(
-    h: NDArray[np.float32],
-    x: NDArray[np.float32],
-    gap_open: np.float32,
-    gap_extend: np.float32,
-    free: bool,
-) -> None:
-    """Set row 0: ``h`` and ``x``, shape (m + 1,), before the first block of rows."""
-    for j in range(len(h)):
-        h[j] = border(j, gap_open, gap_extend, free)
-        x[j] = LOWEST
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -160,18 +121,23 @@ def correct_reference(
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def scan_row(y: NDArray[np.float32], slot: int, width: int, gap_extend: np.float32) -> None:
-    """Turn what opening a gap leaves, in each column, into Y.
+def scan_rows(y: NDArray[np.float32], width: int, gap_extend: np.float32) -> None:
+    """Turn what opening a gap leaves, in each column, into Y; in all slots.
 
-    That is of H without Y: opening a gap from a gap is never better than extending it, in float32
-    too, since rounding keeps the order. So a column waits for a comparison and a subtraction.
+    Opening is from H without Y: from a gap it is never better than extending that gap, in float32
+    too, since rounding keeps the order. Slots not in use hold numbers that stay finite.
     """
-    gap, opened = LOWEST, y[slot, 0]
-    y[slot, 0] = LOWEST
+    gap_0 = gap_1 = gap_2 = gap_3 = LOWEST
+    opened_0, opened_1, opened_2, opened_3 = y[0, 0], y[1, 0], y[2, 0], y[3, 0]
+    for slot in range(SLOTS):
+        y[slot, 0] = LOWEST
     for j in range(1, width + 1):
-        gap = (gap if gap > opened else opened) - gap_extend
-        opened = y[slot, j]
-        y[slot, j] = gap
+        gap_0 = (gap_0 if gap_0 > opened_0 else opened_0) - gap_extend
+        gap_1 = (gap_1 if gap_1 > opened_1 else opened_1) - gap_extend
+        gap_2 = (gap_2 if gap_2 > opened_2 else opened_2) - gap_extend
+        gap_3 = (gap_3 if gap_3 > opened_3 else opened_3) - gap_extend
+        opened_0, opened_1, opened_2, opened_3 = y[0, j], y[1, j], y[2, j], y[3, j]
+        y[0, j], y[1, j], y[2, j], y[3, j] = gap_0, gap_1, gap_2, gap_3
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -188,7 +154,7 @@ def close_row(
 ) -> None:
     """Do what comes after Y: H, and the traceback bits of Y.
 
-    ``without_y`` and ``y`` are as `open_row` and `scan_row` left them.
+    ``without_y`` and ``y`` are as `open_row` and `scan_rows` left them.
     """
     h[slot, 0] = without_y[slot, 0]
     for j in range(1, width + 1):

@@ -105,6 +105,17 @@ def packed_attention(projected: Tensor, offsets: Offsets, heads: int) -> Tensor:
     -------
     Tensor, shape=(A·D, T), dtype=float32
         Differentiable once.
+
+    Raises
+    ------
+    ValueError
+        If types, shapes or offsets are others: the kernels would reach beyond the arrays.
     """
+    features, total = projected.shape
+    rising = offsets[0] == 0 and offsets[-1] == total and bool((np.diff(offsets) >= 0).all())
+    if offsets.dtype != np.int64 or not rising:
+        raise ValueError(f"offsets must be int64 and rise from 0 to {total}, the number of tokens")
+    if projected.dtype != torch.float32 or features % (3 * heads):
+        raise ValueError(f"3 x {heads} heads of float32 cannot be {features} {projected.dtype}")
     context: Tensor = _PackedAttention.apply(projected, offsets, heads)  # type: ignore[no-untyped-call]
     return context
