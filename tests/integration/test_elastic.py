@@ -132,6 +132,21 @@ def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_p
     assert len(failures) == 2, failures
 
 
+def test_starting_anew_is_no_failure_and_a_checkpoint_forgives(ray_local):
+    import ray
+
+    from riboray.pretraining.pipeline import ProgressBoard
+
+    board = ProgressBoard.remote()
+    assert [ray.get(board.begin_attempt.remote(0)) for _ in range(5)] == [0] * 5
+    ray.get([board.note_failure.remote(), board.note_failure.remote()])
+    assert ray.get(board.begin_attempt.remote(0)) == 2
+    assert ray.get(board.begin_attempt.remote(100)) == 0
+    ray.get(board.note_failure.remote())
+    assert ray.get(board.begin_attempt.remote(100)) == 1
+    ray.kill(board)
+
+
 def test_kill_minus_nine_of_driver_and_worker_changes_no_step(tmp_path):
     """Every loss of every step, and the weights, are those of a run that nobody disturbed."""
     import psutil

@@ -62,7 +62,8 @@ class ProgressBoard:
         self._records: list[Record] = []
         self._stop = False
         self._checkpoints = 0
-        self._attempts: list[int] = []
+        self._step = 0
+        self._failures = 0
 
     def post(self, record: Record) -> None:
         """Keep a record."""
@@ -84,10 +85,15 @@ class ProgressBoard:
         """Tell whether to stop, and how many checkpoints were asked for so far."""
         return self._stop, self._checkpoints
 
+    def note_failure(self) -> None:
+        """Count a failure; starting anew with more or fewer workers is none."""
+        self._failures += 1
+
     def begin_attempt(self, step: int) -> int:
-        """Count the attempts that began at the newest checkpoint, of ``step``; this one too."""
-        self._attempts.append(step)
-        return self._attempts.count(step)
+        """Return the failures since there was a new checkpoint; the newest is of ``step``."""
+        if step > self._step:
+            self._step, self._failures = step, 0
+        return self._failures
 
 
 class RaySession:
@@ -143,11 +149,11 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     board = arguments["board"]
     values: _WorkerArguments = ray.get(arguments["values"][0])
     config = values.config
-    attempts = None
+    failures = None
     if ray.train.get_context().get_world_rank() == 0:
         newest = max(values.store.steps(), default=0)
-        attempts = ray.get(board.begin_attempt.remote(newest))
-    if ray.train.collective.broadcast_from_rank_zero(attempts) > config.max_failures + 1:
+        failures = ray.get(board.begin_attempt.remote(newest))
+    if ray.train.collective.broadcast_from_rank_zero(failures) > config.max_failures:
         board.post.remote({"kind": "gave_up"})
         return
     torch.set_num_threads(config.cpus_per_worker)
@@ -169,6 +175,7 @@ class _FailureNotes(ray.train.UserCallback):
         told = [e for e in errors.values() if not _is_collateral(e)] or list(errors.values())
         cause = textwrap.shorten(str(told[0]).removeprefix("training failed: "), 160)
         message = f"a worker failed ({cause}); going on from the newest checkpoint"
+        self._board.note_failure.remote()
         self._board.post.remote({"kind": "failure", "message": message, "error": told[0]})
 
 
@@ -276,7 +283,7 @@ class TrainingRun:
             run_config=ray.train.RunConfig(
                 name="train",
                 storage_path=str(self.directory),
-                # Attempts are counted on the board, where a new checkpoint starts the count anew.
+                # Failures are counted on the board, where a new checkpoint starts the count anew.
                 failure_config=ray.train.FailureConfig(max_failures=-1),
                 callbacks=callbacks,
             ),
