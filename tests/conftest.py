@@ -13,6 +13,7 @@ from riboray.rayenv import prepare_ray
 
 prepare_ray("local")
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,10 @@ from riboray.model import RnaBertConfig
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("riboray", deadline=None)
+hypothesis.settings.load_profile("riboray")
 
 
 @pytest.fixture(scope="session")

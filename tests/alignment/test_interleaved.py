@@ -114,11 +114,10 @@ def test_rows_in_blocks_with_margins(rng, mode, block):
     costs = np.float32(1), np.float32(0.1)
     start_row(h, x, *costs, free)
     best, end = np.zeros(1, np.float32), np.array([0, 29], np.int64)
-    scratch = np.empty((2, 30), np.float32)
     margins = np.float32(0.1), np.float32(0.05)
     for first in range(0, 33, block):
         part = slice(first, first + block)
-        state = h, x, scratch, best, end
+        state = h, x, best, end
         fill_rows(match[part], first, *costs, free, local, reference[part], *margins, None, *state)
     finish(h, 33, free, local, best, end)
     score, partners = ref.scalar(match, (1.0, 0.1), mode, reference, (0.1, 0.05))

@@ -97,7 +97,6 @@ def fill_rows(
     trace: Any,
     h: NDArray[np.float32],
     x: NDArray[np.float32],
-    scratch: NDArray[np.float32],
     best: NDArray[np.float32],
     end: NDArray[np.int64],
 ) -> None:
@@ -121,8 +120,6 @@ def fill_rows(
         Receives the traceback.
     h, x : ndarray, shape=(m + 1,), dtype=float32
         H and X of the row before; updated.
-    scratch : ndarray
-        Not used any more.
     best, end : ndarray, shapes=(1,) and (2,)
         Best score and end (prefix lengths) so far: in the last column (semi-global) or anywhere
         (local).
@@ -294,7 +291,6 @@ def align_singly(
             trace,
             h,
             x,
-            rows,
             best,
             end,
         )

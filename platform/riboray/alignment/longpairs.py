@@ -42,7 +42,6 @@ class _Table:
         self.local = 0 if mode == "local" else None
         width = len(target) + 1
         self.h, self.x = np.empty(width, np.float32), np.empty(width, np.float32)
-        self.scratch = np.empty((2, width), np.float32)
         start_row(self.h, self.x, *self.gaps, self.free)
 
     def fill(
@@ -66,7 +65,6 @@ class _Table:
             trace,
             self.h,
             self.x,
-            self.scratch,
             best,
             end,
         )
