@@ -298,3 +298,20 @@ def test_packing():
     assert packing.offsets.tolist() == [0, 2, 2, 5]
     unpacked = packing.unpack(torch.arange(1.0, 6.0)[:, None])
     assert unpacked[..., 0].tolist() == [[1, 2, 0, 0], [0, 0, 0, 0], [3, 4, 5, 0]]
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("where", ["words", "dense"])
+def test_weights_that_overflow_are_seen(grad, where):
+    """An infinite variance divides everything to 0, which would look like an embedding."""
+    model = make_model()
+    with torch.no_grad():
+        if where == "words":
+            model.embeddings.word_embeddings.weight.mul_(1e38)
+        else:
+            model.encoder.layer[1].intermediate.dense.weight.mul_(1e30)
+    ids, lengths = make_batch([5, 30, 1])
+    with torch.set_grad_enabled(grad):
+        states = model(ids, lengths)
+    for row, length in zip(states, lengths, strict=True):
+        assert not torch.isfinite(row[:length]).all()

@@ -63,7 +63,10 @@ def _normalise(panel: Any, at: int, size: int, weights: Any, scale: int, epsilon
     for feature in range(size):
         centred = subtract(load(panel, at + feature * LANES), mean)
         square = fma(centred, centred, square)
-    factor = divide(fill(_ONE), root(fma(square, share, fill(epsilon))))
+    variance = fma(square, share, fill(epsilon))
+    # Divided by an infinite one everything would be 0. It must be seen: inf - inf is NaN.
+    variance = add(variance, subtract(variance, variance))
+    factor = divide(fill(_ONE), root(variance))
     for feature in range(size):
         place = at + feature * LANES
         centred = multiply(subtract(load(panel, place), mean), factor)
