@@ -32,8 +32,8 @@ def without_ray(corpus: str, minutes: float, folder: Path) -> None:
     from riboray.pretraining.checkpoints import CheckpointStore
     from riboray.pretraining.config import PretrainConfig
     from riboray.pretraining.data import prepare_data
-    from riboray.pretraining.display import write_records
     from riboray.pretraining.loop import run
+    from riboray.pretraining.report import write_records
     from riboray.pretraining.sessions import LocalSession
     from riboray.pretraining.streams import iterate_stream
     from riboray.pretraining.trainer import Trainer

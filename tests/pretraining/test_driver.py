@@ -18,7 +18,8 @@ from riboray.options import parse_config
 from riboray.pretraining import driver
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
-from riboray.pretraining.display import Display, merge_records, write_records
+from riboray.pretraining.display import Display, merge_records
+from riboray.pretraining.report import write_records
 from riboray.pretraining.rundir import RunDirectory
 from riboray.pretraining.streams import iterate_stream
 

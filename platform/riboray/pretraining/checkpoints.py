@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ from riboray.manifest import (
     write_manifest,
 )
 
-__all__ = ["CHECKPOINT_KIND", "CheckpointStore", "Score"]
+__all__ = ["CHECKPOINT_KIND", "CheckpointStore", "Score", "step_of"]
 
 CHECKPOINT_KIND = "training checkpoint"
 _PREFIX = "step-"
 _DAMAGED = "damaged-"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step that the name of a checkpoint tells."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,8 @@ class CheckpointStore:
         """List the steps there are checkpoints of, ascending, without looking into them."""
         if not self.directory.is_dir():
             return []
-        names = [entry.name for entry in self.directory.iterdir()]
-        numbers = [name.removeprefix(_PREFIX) for name in names if name.startswith(_PREFIX)]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        named = [path for path in self.directory.iterdir() if path.name.startswith(_PREFIX)]
+        return sorted(step_of(p) for p in named if p.name.removeprefix(_PREFIX).isdigit())
 
     def save(self, step: int, write: Callable[[Path], None], score: Score | None = None) -> Path:
         """Write a checkpoint and remove those that are no longer needed.
@@ -109,8 +113,7 @@ class CheckpointStore:
             )
             details: dict[str, Any] = {"step": step}
             if score is not None:
-                details["score"] = {"phase": score.phase, "metric": score.metric}
-                details["score"]["value"] = score.value
+                details["score"] = asdict(score)
             write_manifest(
                 temporary,
                 Manifest(

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from riboray.console import Progress, say
-from riboray.manifest import atomic_path
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import Phase
 from riboray.pretraining.data import TrainingData
-from riboray.pretraining.report import figures_line, read_records, validation_line
+from riboray.pretraining.report import (
+    figures_line,
+    read_records,
+    validation_line,
+    write_records,
+)
 from riboray.pretraining.rundir import RunDirectory
 
-__all__ = ["Display", "announce", "merge_records", "print_summary", "write_records"]
+__all__ = ["Display", "announce", "merge_records", "print_summary"]
 
 Record = dict[str, Any]
 
@@ -110,12 +114,6 @@ class Display:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
-
-
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write a ``metrics.jsonl``, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
 
 
 def merge_records(history: list[Record], shown: list[Record]) -> list[Record]:

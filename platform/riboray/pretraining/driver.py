@@ -24,7 +24,7 @@ from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
 from riboray.manifest import Manifest, atomic_path, exclusive, read_manifest, write_json
-from riboray.pretraining.checkpoints import CheckpointStore
+from riboray.pretraining.checkpoints import CheckpointStore, step_of
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
 from riboray.pretraining.display import (
@@ -32,9 +32,13 @@ from riboray.pretraining.display import (
     announce,
     merge_records,
     print_summary,
+)
+from riboray.pretraining.report import (
+    draw_training_curve,
+    read_records,
+    summarise,
     write_records,
 )
-from riboray.pretraining.report import draw_training_curve, read_records, summarise
 from riboray.pretraining.rundir import (
     RunDirectory,
     adopt_streams,
@@ -283,7 +287,6 @@ def _finish(
     records: list[Record],
 ) -> Record:
     """Put the trained model, the figure and the summary into the run directory."""
-    chosen_step = json.loads((chosen / "manifest.json").read_text("utf-8"))["details"]["step"]
     staged = run.path / f".checkpoint-{time.time_ns()}"
     shutil.copytree(chosen, staged)
     aside = staged.with_name(f"{staged.name}-old")
@@ -295,7 +298,7 @@ def _finish(
     summary = {
         "run": config.run_name,
         "checkpoint": str(run.checkpoint),
-        **summarise(records, chosen_step),
+        **summarise(records, step_of(chosen)),
         "data": data.counts,
         "held_out_families": list(data.held_out_families),
         "limits": limits_of(config),

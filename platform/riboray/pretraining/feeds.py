@@ -47,7 +47,7 @@ class Feed:
         self._cursors = [Cursor(*c) for c in cursors] if cursors else [Cursor()] * spec.streams
         self._batches: dict[int, Batches] = {}
         self._next: list[tuple[Cursor, Batch]] = []
-        self.waited = 0.0
+        self._waited = 0.0
 
     def open(self) -> None:
         """Begin to read ahead."""
@@ -66,8 +66,13 @@ class Feed:
             self.open()
             start = time.monotonic()
             self._next = [next(self._batches[stream]) for stream in self._mine]
-            self.waited += time.monotonic() - start
+            self._waited += time.monotonic() - start
         return [batch for _, batch in self._next]
+
+    def take_wait(self) -> float:
+        """Return the seconds spent waiting for batches since this was asked before."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     def advance(self) -> None:
         """Count the batches that were peeked at as trained on."""

@@ -25,7 +25,7 @@ from riboray.pretraining.feeds import Feed, OpenStream
 from riboray.pretraining.meter import Meter, matmul_ceiling
 from riboray.pretraining.sessions import Session
 from riboray.pretraining.state import restore_state, write_state
-from riboray.pretraining.streams import Batch, PairBatch, StreamSpec, TokenBatch, checksum
+from riboray.pretraining.streams import PairBatch, StreamSpec, TokenBatch, checksum
 from riboray.pretraining.trainer import Counts, Trainer, count_targets
 from riboray.pretraining.validation import Validation, evaluate
 
@@ -99,10 +99,7 @@ class _Run:
         """Record the steps since the last record, if there are any."""
         if not self.meter.steps:
             return
-        waits = sum(feed.waited for feed in self.feeds.values())
-        self.meter.data_wait = waits
-        for feed in self.feeds.values():
-            feed.waited = 0.0
+        self.meter.data_wait = sum(feed.take_wait() for feed in self.feeds.values())
         values = {
             "learning_rate": self.rate,
             "phase": self.trained[0],
@@ -134,7 +131,7 @@ class _Run:
         ceiling = self.trainer.all_sum([matmul_ceiling(self.trainer.device, dtype)])[0]
         for name in self.active:
             self.feeds[name].peek()
-            self.feeds[name].waited = 0.0
+            self.feeds[name].take_wait()
         self.start = time.monotonic()
         self.meter = Meter(ceiling)
 
@@ -150,19 +147,16 @@ class _Run:
         """The objectives of the phase that there is data for."""
         return [name for name in self.phase.names if name in self.feeds]
 
-    def peek(self) -> dict[str, list[Batch]]:
-        """Return this worker's batches of the next step; none of objectives that rest."""
-        return {name: self.feeds[name].peek() if name in self.active else [] for name in OBJECTIVES}
+    def peek(self) -> tuple[list[TokenBatch], list[PairBatch], list[TokenBatch]]:
+        """Return this worker's mlm, sal and ss batches of the next step; none of what rests."""
+        active = self.active
+        batches = [self.feeds[name].peek() if name in active else [] for name in OBJECTIVES]
+        return cast(tuple[list[TokenBatch], list[PairBatch], list[TokenBatch]], tuple(batches))
 
     def _count(self) -> list[float]:
         """Count what this worker's next step is a mean over, and sum its batches' checksum."""
         batches = self.peek()
-        counts = count_targets(
-            cast(list[TokenBatch], batches["mlm"]),
-            cast(list[PairBatch], batches["sal"]),
-            cast(list[TokenBatch], batches["ss"]),
-        )
-        return [*counts, float(checksum(itertools.chain(*batches.values())))]
+        return [*count_targets(*batches), float(checksum(itertools.chain(*batches)))]
 
     def look(self) -> _Now:
         """Find out, together with the other workers, where the run stands.
@@ -221,7 +215,7 @@ class _Run:
         self.emit({"kind": "validation", **now.record, **measured, "best": is_best})
         self.state.evaluated = due
         for feed in self.feeds.values():
-            feed.waited = 0.0
+            feed.take_wait()  # as the clock of the meter: what was waited until now is no training
         self.meter.restart()
         return measured
 
@@ -285,16 +279,10 @@ class _Run:
 
     def step(self, now: _Now) -> None:
         """Take a step and, every so often, record what it did."""
-        config, batches = self.config, self.peek()
+        config = self.config
         peak = self.phase.learning_rate or config.learning_rate
         self.rate = learning_rate(peak, now.progress, config.warmup, config.schedule)
-        metrics = self.trainer.step(
-            cast(list[TokenBatch], batches["mlm"]),
-            cast(list[PairBatch], batches["sal"]),
-            cast(list[TokenBatch], batches["ss"]),
-            learning_rate=self.rate,
-            counts=self.counts,
-        )
+        metrics = self.trainer.step(*self.peek(), learning_rate=self.rate, counts=self.counts)
         for name in self.active:
             self.feeds[name].advance()
         self.trained = (self.state.position.phase, "+".join(self.active))

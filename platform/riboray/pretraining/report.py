@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,9 @@ def read_records(path: Path) -> list[Record]:
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     return [json.loads(line) for line in lines]
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write a ``metrics.jsonl``, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")

@@ -20,6 +20,7 @@ from riboray.errors import CheckpointError, RiborayError
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.curriculum import Position
+from riboray.pretraining.report import read_records, write_records
 from riboray.pretraining.trainer import Trainer
 
 __all__ = ["RunState", "restore_state", "write_state"]
@@ -83,8 +84,7 @@ def write_state(trainer: Trainer, directory: Path, state: RunState, history: lis
     values = {"schema_version": SCHEMA_VERSION, **asdict(state)}
     values["position"] = state.position._asdict()
     (folder / "state.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    lines = "".join(json.dumps(record) + "\n" for record in history)
-    (directory / "metrics.jsonl").write_text(lines, "utf-8")
+    write_records(directory / "metrics.jsonl", history)
     options = yaml.safe_dump(asdict(trainer.config), sort_keys=False)
     (directory / "resolved_config.yaml").write_text(options, "utf-8")
 
@@ -105,7 +105,7 @@ def _read_state(trainer: Trainer, directory: Path) -> tuple[dict[str, Any], RunS
     try:
         values = json.loads((folder / "state.json").read_text("utf-8"))
         stored = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
-        lines = (directory / "metrics.jsonl").read_text("utf-8").splitlines()
+        history = read_records(directory / "metrics.jsonl")
         version = values.pop("schema_version")
         values["position"] = Position(**values["position"])
         state = RunState(**values)
@@ -114,7 +114,7 @@ def _read_state(trainer: Trainer, directory: Path) -> tuple[dict[str, Any], RunS
     if version > SCHEMA_VERSION:
         raise CheckpointError(directory, f"training state of version {version}; update riboray")
     stored["model"] = loaded.model.state_dict()
-    return stored, state, [json.loads(line) for line in lines]
+    return stored, state, history
 
 
 def restore_state(
