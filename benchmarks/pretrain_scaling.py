@@ -76,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", required=True, help="directory made by riboray ingest")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--storage", help="keep the runs in this directory")
     parser.add_argument("--without-ray", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.without_ray:
@@ -87,13 +88,14 @@ def main() -> None:
     print("| | tokens/s | pairs/s | data wait | alignment wait | padding efficiency | MFU |")
     print("|---|---|---|---|---|---|---|", flush=True)
     rates = {}
-    with tempfile.TemporaryDirectory(prefix="riboray-scaling-") as storage:
+    with tempfile.TemporaryDirectory(prefix="riboray-scaling-") as scratch:
+        storage = given.storage or scratch
         for label, workers in (("without Ray", 0), ("Ray, 1 worker", 1), ("Ray, 2 workers", 2)):
             folder = Path(storage) / f"workers-{workers}"
             if workers:
                 with_ray(given.corpus, given.minutes, folder, workers)
             else:
-                folder.mkdir()
+                folder.mkdir(parents=True)
                 command = [sys.executable, "-m", "benchmarks.pretrain_scaling"]
                 command += ["--corpus", given.corpus, "--minutes", str(given.minutes)]
                 subprocess.run([*command, "--without-ray", str(folder)], check=True)

@@ -18,6 +18,13 @@ _SETTINGS = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
 }
 
+_LOCAL_SETTINGS = {
+    # See the notes of `prepare_ray`.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # An actor that looks out for notices to a cluster's machines; this one gets none.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+
 
 def prepare_ray(address: str | None) -> str:
     """Decide which Ray to use and set what it reads when it is imported.
@@ -43,5 +50,6 @@ def prepare_ray(address: str | None) -> str:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if resolved == LOCAL:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        for name, value in _LOCAL_SETTINGS.items():
+            os.environ.setdefault(name, value)
     return resolved

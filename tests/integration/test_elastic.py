@@ -135,7 +135,7 @@ def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_p
 def test_starting_anew_is_no_failure_and_a_checkpoint_forgives(ray_local):
     import ray
 
-    from riboray.pretraining.pipeline import ProgressBoard
+    from riboray.pretraining.progress.pipeline import ProgressBoard
 
     board = ProgressBoard.remote()
     assert [ray.get(board.begin_attempt.remote(0)) for _ in range(5)] == [0] * 5
@@ -148,40 +148,53 @@ def test_starting_anew_is_no_failure_and_a_checkpoint_forgives(ray_local):
 
 
 def test_kill_minus_nine_of_driver_and_worker_changes_no_step(tmp_path):
-    """Every loss of every step, and the weights, are those of a run that nobody disturbed."""
+    """Every loss of every step, and the weights, are those of a run that nobody disturbed.
+
+    The undisturbed one is the loop alone, in this process and without Ray. Two workers that
+    resume: `test_pipeline`.
+    """
     import psutil
 
     from riboray.model import load_checkpoint
 
-    command = ["pretrain", *TINY, "--record-seconds", "0", "--max-steps", "400", "--track", "[]"]
-    command += ["--checkpoint-minutes", "0.03", "--evaluations", "3"]
-    quiet = start([*command, "--run-name", "quiet"], tmp_path)
-    assert quiet.wait(240) == 0
+    count = 300
+    command = ["pretrain", *TINY, "--record-seconds", "0", "--max-steps", str(count)]
+    command += ["--checkpoint-minutes", "0.03", "--evaluations", "3", "--track", "[]"]
+    command += ["--num-workers", "1", "--run-name", "rough"]
     folder = tmp_path / "runs" / "rough"
     for disturbance in ("driver", "worker"):
         before = len(steps(folder))
-        process = start([*command, "--run-name", "rough"], tmp_path)
+        process = start(command, tmp_path)
         try:
             wait_for(lambda b=before: len(steps(folder)) > b + 40, 150, "no steps")
             if disturbance == "driver":
                 kill(process)
                 continue
             family = psutil.Process(process.pid).children(recursive=True)
-            victims = [p for p in family if "RayTrainWorker" in "".join(p.cmdline())]
-            os.kill(victims[-1].pid, signal.SIGKILL)
+            (victim,) = [p for p in family if "RayTrainWorker" in "".join(p.cmdline())]
+            os.kill(victim.pid, signal.SIGKILL)
             assert process.wait(240) == 0, process.stderr.read()
         finally:
             process.poll() is None and kill(process)
-    both = [steps(tmp_path / "runs" / name) for name in ("quiet", "rough")]
+    told = [r["message"] for r in records(folder) if r["kind"] == "event"]
+    assert sum("resumed at step" in m for m in told) == 2, told
+    quiet, trainer = undisturbed(folder)
     keys = ("step", "mlm_loss", "mlm_accuracy", "sal_loss", "gradient_norm", "batches_crc32")
-    plain = [[{k: r[k] for k in keys} for r in rs] for rs in both]
-    assert len(plain[0]) == 400
-    assert plain[0] == plain[1]
-    a, b = (
-        load_checkpoint(tmp_path / "runs" / name / "checkpoint").model.state_dict()
-        for name in ("quiet", "rough")
+    a, b = ([{k: r[k] for k in keys} for r in rs] for rs in (quiet, steps(folder)))
+    assert len(a) == count
+    assert a == b
+    loaded = load_checkpoint(folder / "checkpoint").model.state_dict()
+    for key, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, loaded[key]), key
+    assert json.loads((folder / "summary.json").read_text())["steps"] == count
+
+
+def undisturbed(folder):
+    """The records of the same run's steps without Ray, and its trainer."""
+    config = parse_config(
+        "pretrain", PretrainConfig, ["--config", f"{folder}/resolved_config.yaml"]
     )
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["steps"] == 400
+    data, session = prepare_data(folder / "corpus", config, 1), LocalSession()
+    trainer = Trainer(config, torch.device("cpu"))
+    run(config, trainer, data.specs, iterate_stream, data.validation, session)
+    return [r for r in session.records if r["kind"] == "train"], trainer

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from riboray.model.attention_backward import attend_backward
 from riboray.model.attention_kernels import attend
+from riboray.model.uncompiled import uncompiled
 
 __all__ = ["Offsets", "over_sequences", "packed_attention"]
 
@@ -88,7 +89,7 @@ class _PackedAttention(torch.autograd.Function):
         return result, None, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def packed_attention(projected: Tensor, offsets: Offsets, heads: int) -> Tensor:
     """Attend within every sequence of a packed batch.
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 from riboray.model.attention import Offsets, packed_attention
 from riboray.model.config import RnaBertConfig
 from riboray.model.packed import Packing, check_offsets, encode_packed, pack
+from riboray.model.uncompiled import uncompiled
 
 __all__ = ["RnaBertEmbeddings", "RnaBertEncoder", "RnaBertLayer", "RnaBertModel", "RnaBertPooler"]
 
@@ -258,7 +259,7 @@ class RnaBertModel(nn.Module):
         """Return the embedding layer's and every layer's output; see `forward`."""
         return self._states(input_ids, lengths, every=True)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def packed(self, input_ids: Tensor, offsets: Tensor) -> Tensor:
         """Return the base embeddings of sequences that stand in a row, without padding.
 
@@ -327,7 +328,7 @@ class RnaBertModel(nn.Module):
         states: list[Tensor] = self.encoder(embedded, packing.offsets)
         return states if every else states[-1:]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _unpadded_states(self, ids: Tensor, lengths: Tensor | None, every: bool) -> list[Tensor]:
         """Do what `_states` does, without padding between the layers."""
         packing = pack(ids.shape[0], ids.shape[1], lengths)

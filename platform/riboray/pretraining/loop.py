@@ -127,13 +127,18 @@ class _Run:
             self.tell(f"resumed at step {self.state.step} with {workers} workers", beginning)
         for warning in self.warnings:
             self.tell(warning, beginning)
-        dtype = torch.bfloat16 if self.trainer.bf16 else torch.float32
-        ceiling = self.trainer.all_sum([matmul_ceiling(self.trainer.device, dtype)])[0]
+        ceiling = self._ceiling()
         for name in self.active:
             self.feeds[name].peek()
             self.feeds[name].take_wait()
         self.start = time.monotonic()
         self.meter = Meter(ceiling)
+
+    def _ceiling(self) -> float:
+        """Measure what all workers' matrix products could reach together."""
+        dtype = torch.bfloat16 if self.trainer.bf16 else torch.float32
+        self.trainer.all_sum([0.0])  # wait for each other: they may share what they measure
+        return self.trainer.all_sum([matmul_ceiling(self.trainer.device, dtype)])[0]
 
     # -- a round ------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""Pre-training on Ray Train; `feeding.pipeline` reads the batches ahead with Ray Data.
+"""Pre-training on Ray Train: the driver's side.
 
-This file only connects: what is computed stands in `streams`, `trainer` and `loop`.
+This file only connects: what is computed stands in `streams`, `trainer` and `loop`. What a worker
+runs is in `working.pipeline`; `feeding.pipeline` reads its batches ahead with Ray Data.
 """
 
 from __future__ import annotations
@@ -10,27 +11,24 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-import ray.train.collective
 import ray.train.torch
-import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.feeding.pipeline import open_stream
-from riboray.pretraining.loop import run
-from riboray.pretraining.sessions import Record, Requests
+from riboray.pretraining.progress.pipeline import ProgressBoard, Record
 from riboray.pretraining.streams import StreamSpec
-from riboray.pretraining.trainer import Trainer
-from riboray.pretraining.validation import Validation
 
-__all__ = ["TrainingRun", "gpus_wanted"]
+if TYPE_CHECKING:
+    from riboray.pretraining.validation import Validation
+
+__all__ = ["TrainingRun", "WorkerArguments", "gpus_wanted"]
 
 
 def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
@@ -50,94 +48,10 @@ def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
     return resources.get("GPU", 0) >= config.worker_range[0]
 
 
-@ray.remote(num_cpus=0)
-class ProgressBoard:
-    """Where workers post their records and the driver reads them; carries requests back.
-
-    It lives on the driver's node and survives any worker. It ends with the driver: then the run
-    ends too, and the same command goes on from the newest checkpoint.
-    """
-
-    def __init__(self) -> None:
-        self._records: list[Record] = []
-        self._stop = False
-        self._checkpoints = 0
-        self._step = 0
-        self._failures = 0
-
-    def post(self, record: Record) -> None:
-        """Keep a record."""
-        self._records.append(record)
-
-    def since(self, start: int) -> list[Record]:
-        """Return the records from number ``start`` on."""
-        return self._records[start:]
-
-    def request_stop(self) -> None:
-        """Ask the workers to stop after their current step."""
-        self._stop = True
-
-    def request_checkpoint(self) -> None:
-        """Ask the workers to write a checkpoint now."""
-        self._checkpoints += 1
-
-    def requests(self) -> tuple[bool, int]:
-        """Tell whether to stop, and how many checkpoints were asked for so far."""
-        return self._stop, self._checkpoints
-
-    def note_failure(self) -> None:
-        """Count a failure; starting anew with more or fewer workers is none."""
-        self._failures += 1
-
-    def begin_attempt(self, step: int) -> int:
-        """Return the failures since there was a new checkpoint; the newest is of ``step``."""
-        if step > self._step:
-            self._step, self._failures = step, 0
-        return self._failures
-
-
-class RaySession:
-    """The loop's session inside a Ray Train worker."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self._answer: Any = None
-        self._stop = False
-        self._checkpoints: int | None = None
-        self._notice: Any = None
-
-    def publish(self, record: Record) -> None:
-        """Post without waiting."""
-        self._board.post.remote(record)
-
-    def requests(self) -> Requests:
-        """Look whether the answer to an earlier question is here; never wait for it.
-
-        Rank 0 asks for all: what it says is agreed on with the next step.
-        """
-        if ray.train.get_context().get_world_rank() != 0:
-            return Requests()
-        if self._answer is None:
-            self._answer = self._board.requests.remote()
-        ready, _ = ray.wait([self._answer], timeout=0)
-        if not ready:
-            return Requests(self._stop)
-        self._stop, asked = ray.get(self._answer)
-        self._answer = None
-        before = asked if self._checkpoints is None else self._checkpoints
-        self._checkpoints = asked
-        return Requests(self._stop, asked > before)
-
-    def losing_machine(self) -> bool:
-        """Ask Ray Train whether one of the run's nodes is being drained."""
-        notice = ray.train.get_preemption_info()
-        is_new = notice is not None and notice != self._notice
-        self._notice = notice
-        return is_new
-
-
 @dataclass(frozen=True)
-class _WorkerArguments:
+class WorkerArguments:
+    """What every worker is given; for the attributes see `TrainingRun`."""
+
     config: PretrainConfig
     specs: dict[str, StreamSpec]
     validation: Validation
@@ -145,21 +59,14 @@ class _WorkerArguments:
 
 
 def _train_worker(arguments: dict[str, Any]) -> None:
-    """Run one Ray Train worker."""
-    board = arguments["board"]
-    values: _WorkerArguments = ray.get(arguments["values"][0])
-    config = values.config
-    failures = None
-    if ray.train.get_context().get_world_rank() == 0:
-        newest = max(values.store.steps(), default=0)
-        failures = ray.get(board.begin_attempt.remote(newest))
-    if ray.train.collective.broadcast_from_rank_zero(failures) > config.max_failures:
-        board.post.remote({"kind": "gave_up"})
-        return
-    torch.set_num_threads(config.cpus_per_worker)
-    trainer = Trainer(config, ray.train.torch.get_device())
-    session = RaySession(board)
-    run(config, trainer, values.specs, open_stream, values.validation, session, values.store)
+    """Run one Ray Train worker.
+
+    Its module is imported in the worker alone: Ray's controller of the run needs this function
+    too, and no model.
+    """
+    from riboray.pretraining.working.pipeline import work
+
+    work(arguments)
 
 
 class _FailureNotes(ray.train.UserCallback):
@@ -266,7 +173,7 @@ class TrainingRun:
 
     def _trainer(self, board: Any) -> ray.train.torch.TorchTrainer:
         config = self.config
-        arguments = _WorkerArguments(config, self.specs, self.validation, self.store)
+        arguments = WorkerArguments(config, self.specs, self.validation, self.store)
         least, most = config.worker_range
         # Ray's annotations know the classes of its first Train only.
         scaling: dict[str, Any] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -32,8 +34,14 @@ __all__ = ["VisitDatasource", "open_stream"]
 _ROWS_PER_EXECUTION = 16_384
 _VISITS_PER_EXECUTION = 16
 #: A read task claims no CPU: the workers may hold all the cluster has, and a task that waited for
-#: one would wait for ever. Reading is light, and at most two tasks of a stream run at a time.
+#: one would wait for ever.
 _READ_CPUS = 0
+#: Executions at a time of a worker, all its streams together, and read tasks of an execution.
+#: A core makes batches of a million tokens in half a second, but every task at a time is a
+#: process, which takes seconds of a core to start, just when training starts too.
+_CORES = os.cpu_count() or 1
+_EXECUTIONS = min(max(_CORES // 4, 1), 4)
+_TASKS = min(max(_CORES // 8, 1), 4)
 _BATCH_TYPES: dict[str, type[TokenBatch] | type[PairBatch]] = {
     "mlm": TokenBatch,
     "sal": PairBatch,
@@ -99,24 +107,39 @@ def open_stream(spec: StreamSpec, stream: int, cursor: Cursor) -> Iterator[tuple
     would cost a training process a third of its time: Ray 2.60's scheduling loop spins, holding
     the interpreter's lock, as long as it waits for its consumer.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="ray-data")
     executions = _executions(spec, cursor.visit)
-    # Two ahead: the first execution is short, and the second must be there when it is used up.
-    ahead = deque(pool.submit(_make_batches, spec, stream, next(executions)) for _ in range(2))
+    ahead: deque[Future[list[Any]]] = deque()
+
+    def make() -> list[Any]:
+        return _make_batches(spec, stream, next(executions))
+
+    def make_first() -> list[Any]:
+        tables = make()
+        # The first is short, and the second must be there when it is used up; but before the
+        # second of one stream comes the first of every other.
+        ahead.append(_pool().submit(make))
+        return tables
+
+    ahead.append(_pool().submit(make_first))
 
     def batches() -> Iterator[tuple[Cursor, Batch]]:
         batch_type = _BATCH_TYPES[spec.objective]
-        with pool:
-            while True:
-                tables = ahead.popleft().result()
-                ahead.append(pool.submit(_make_batches, spec, stream, next(executions)))
-                for table in tables:
-                    for row in ray.get(table).to_pylist():
-                        if (row["visit"], row["batch"]) >= cursor:
-                            following = Cursor(row["visit"], row["batch"] + 1)
-                            yield following, batch_type(**from_bytes(row["payload"]))
+        while True:
+            tables = ahead.popleft().result()
+            ahead.append(_pool().submit(make))
+            for table in tables:
+                for row in ray.get(table).to_pylist():
+                    if (row["visit"], row["batch"]) >= cursor:
+                        following = Cursor(row["visit"], row["batch"] + 1)
+                        yield following, batch_type(**from_bytes(row["payload"]))
 
     return batches()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads that wait for executions, of all streams of this process."""
+    return ThreadPoolExecutor(_EXECUTIONS, thread_name_prefix="ray-data")
 
 
 def _executions(spec: StreamSpec, first: int) -> Iterator[range]:
@@ -137,7 +160,7 @@ def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
         VisitDatasource(spec, stream, visits),
         override_num_blocks=len(visits),
         num_cpus=_READ_CPUS,
-        concurrency=2,
+        concurrency=_TASKS,
     )
     tables: list[Any] = dataset.to_arrow_refs()
     return tables

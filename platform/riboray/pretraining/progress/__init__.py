@@ -1,0 +1,1 @@
+"""Where a run tells how far it is; see `progress.pipeline`."""

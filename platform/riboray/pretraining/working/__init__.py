@@ -1,0 +1,1 @@
+"""What a worker of Ray Train runs; see `working.pipeline`."""
