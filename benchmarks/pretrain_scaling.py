@@ -1,10 +1,12 @@
-"""What Ray costs in pre-training, and what a second worker brings: three runs, one after the other.
+"""What Ray costs in pre-training, and what a second worker brings: three kinds of run in turn.
 
-    python -m benchmarks.pretrain_scaling --corpus DIRECTORY       # 3 x 5 minutes and a bit
+    python -m benchmarks.pretrain_scaling --corpus DIRECTORY       # 6 x 5 minutes and a bit
 
 The same model, corpus and steps (two batches of each objective): the training loop in one process
-without Ray, which reads its batches itself; one Ray Train worker; two of them. Wall-clock time,
-checkpoints every two minutes included, measurements left out. Leave the machine alone meanwhile.
+without Ray, which reads its batches itself; one Ray Train worker; two of them. Wall-clock time from
+the first step on, checkpoints every two minutes included, measurements left out. Every other round
+is in the opposite order: a shared host's speed drifts by a tenth within minutes. Leave the machine
+alone meanwhile.
 """
 
 from __future__ import annotations
@@ -72,10 +74,11 @@ NAMES = ("tokens_per_s", "pairs_per_s", "data_wait", "alignment_wait", "padding_
 
 
 def main() -> None:
-    """Run the three and print a table."""
+    """Run the three kinds and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", required=True, help="directory made by riboray ingest")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--storage", help="keep the runs in this directory")
     parser.add_argument("--without-ray", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -87,28 +90,35 @@ def main() -> None:
     print(heading().replace("one thread", f"{given.minutes:g} minutes each") + "\n")
     print("| | tokens/s | pairs/s | data wait | alignment wait | padding efficiency | MFU |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    rates = {}
+    rates: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    kinds = [("without Ray", 0), ("Ray, 1 worker", 1), ("Ray, 2 workers", 2)]
     with tempfile.TemporaryDirectory(prefix="riboray-scaling-") as scratch:
-        storage = given.storage or scratch
-        for label, workers in (("without Ray", 0), ("Ray, 1 worker", 1), ("Ray, 2 workers", 2)):
-            folder = Path(storage) / f"workers-{workers}"
-            if workers:
-                with_ray(given.corpus, given.minutes, folder, workers)
-            else:
-                folder.mkdir(parents=True)
-                command = [sys.executable, "-m", "benchmarks.pretrain_scaling"]
-                command += ["--corpus", given.corpus, "--minutes", str(given.minutes)]
-                subprocess.run([*command, "--without-ray", str(folder)], check=True)
-            found = measure(folder)
-            rates[workers] = found["tokens_per_s"]
-            print(
-                f"| {label} | {found['tokens_per_s']:,.0f} | {found['pairs_per_s']:,.1f} "
-                f"| {found['data_wait']:.2%} | {found['alignment_wait']:.2%} "
-                f"| {found['padding_efficiency']:.1%} | {found['mfu']:.1%} |",
-                flush=True,
-            )
-    print(f"\nRay's overhead: {1 - rates[1] / rates[0]:.1%} of the loop without it")
-    print(f"two workers / one: {rates[2] / rates[1]:.2f}")
+        storage = Path(given.storage or scratch)
+        for turn in range(given.rounds):
+            for label, workers in kinds if turn % 2 == 0 else reversed(kinds):
+                found = one_run(given, storage / f"round-{turn}-workers-{workers}", workers)
+                rates[workers].append(found["tokens_per_s"])
+                print(
+                    f"| {label} | {found['tokens_per_s']:,.0f} | {found['pairs_per_s']:,.1f} "
+                    f"| {found['data_wait']:.2%} | {found['alignment_wait']:.2%} "
+                    f"| {found['padding_efficiency']:.1%} | {found['mfu']:.1%} |",
+                    flush=True,
+                )
+    none, one, two = (sum(rates[workers]) for workers in range(3))
+    print(f"\nRay's overhead: {1 - one / none:.1%} of the loop without it")
+    print(f"two workers / one: {two / one:.2f}")
+
+
+def one_run(given: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:
+    """Train once, with so many workers; none is the loop without Ray, in a process of its own."""
+    if workers:
+        with_ray(given.corpus, given.minutes, folder, workers)
+    else:
+        folder.mkdir(parents=True)
+        command = [sys.executable, "-m", "benchmarks.pretrain_scaling"]
+        command += ["--corpus", given.corpus, "--minutes", str(given.minutes)]
+        subprocess.run([*command, "--without-ray", str(folder)], check=True)
+    return measure(folder)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,24 @@ hypothesis.settings.register_profile("riboray", deadline=None)
 hypothesis.settings.load_profile("riboray")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have one of two processes run what starts a Ray, first, and the other all the rest.
+
+    A Ray's processes are more than a small machine has cores: of two at a time, each would run
+    into the other's time limits.
+    """
+    with_ray = {item for item in items if _starts_ray(item)}
+    items.sort(key=lambda item: item not in with_ray)
+    for item in items:
+        group = "ray" if item in with_ray else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _starts_ray(item: pytest.Item) -> bool:
+    return item.get_closest_marker("ray") is not None or "integration" in item.path.parts
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

@@ -220,7 +220,7 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
     address = prepare_ray(config.ray_address)
     from riboray.pipeline import connect
     from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
-    from riboray.tracking.pipeline import RunGauges
+    from riboray.tracking.pipeline import RunGauges, metrics_address
 
     announce(config, data)
     least, most = config.worker_range
@@ -230,6 +230,8 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
         device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
         workers = f"{most}" if least == most else f"{least} to {most}"
         say(f"  workers     {workers}, {device} each")
+        if (where := metrics_address()) is not None:
+            say(f"  Prometheus  {where}")
         begun = max(store.steps(), default=0)
         trackers = open_trackers(config.track, run.path, run.path.name, asdict(config), begun)
         trackers.add(RunGauges(run.path.name))

@@ -122,7 +122,9 @@ class _Run:
             self.emit({"kind": "validation", **beginning, **measured})
             self.state.evaluated = 0
         else:
-            beginning["progress"] = self.history[-1]["progress"] if self.history else 0.0
+            before = self.history[-1] if self.history else {}
+            known = beginning.keys() - {"step", "elapsed_s"}
+            beginning |= {name: before[name] for name in known if name in before}
             workers = self.trainer.world_size
             self.tell(f"resumed at step {self.state.step} with {workers} workers", beginning)
         for warning in self.warnings:

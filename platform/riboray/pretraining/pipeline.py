@@ -166,7 +166,7 @@ class TrainingRun:
             raise _explain(outcome["error"]) from outcome["error"]
         if watch.gave_up:
             raise watch.failure or RiborayError("training ended before its end")
-        newest = self.store.newest(lambda _: None)
+        newest = self.store.newest(watch.tell)
         if newest is None:
             raise watch.failure or RiborayError("training ended without a checkpoint")
         return newest
@@ -232,11 +232,16 @@ class _Watch:
                 self.gave_up = True
                 continue
             if record["kind"] == "failure":
-                self.failure = record.pop("error")
-                where = {name: self._last[name] for name in ("step", "progress", "elapsed_s")}
-                record = {**record, **where, "kind": "event"}
+                self.failure = record["error"]
+                self.tell(record["message"])
+                continue
             self._last = record
             self._on_record(record)
+
+    def tell(self, message: str) -> None:
+        """Pass on something that happened outside the workers."""
+        where = {name: self._last[name] for name in ("step", "progress", "elapsed_s")}
+        self._on_record({"kind": "event", **where, "message": message})
 
     def has_grown(self, room: int) -> bool:
         """Tell whether there is room for more workers than a moment ago."""

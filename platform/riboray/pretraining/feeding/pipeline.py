@@ -51,7 +51,7 @@ _BATCH_SCHEMA = pa.schema([("visit", pa.int64()), ("batch", pa.int32()), ("paylo
 
 
 class VisitDatasource(Datasource):
-    """Visits of one stream as Ray Data blocks: each read task makes one window's batches.
+    """Visits of one stream as Ray Data blocks.
 
     Parameters
     ----------
@@ -61,6 +61,11 @@ class VisitDatasource(Datasource):
         Number of the stream.
     visits : range
         The stream's visits to cover.
+
+    Notes
+    -----
+    A read task makes the batches of several visits. On a cluster whose CPUs are all held by
+    workers, Ray ends an idle process at once: a task a visit would start a process a visit.
     """
 
     def __init__(self, spec: StreamSpec, stream: int, visits: range) -> None:
@@ -75,23 +80,26 @@ class VisitDatasource(Datasource):
         return None
 
     def get_read_tasks(self, parallelism: int, *args: object, **kwargs: object) -> list[ReadTask]:
-        """Return one task a visit, in order."""
+        """Return ``parallelism`` tasks, or one a visit if those are fewer, in order."""
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        size = -(-len(self._visits) // parallelism)
+        parts = [self._visits[i : i + size] for i in range(0, len(self._visits), size)]
         return [
-            ReadTask(self._read_function(visit), metadata, schema=_BATCH_SCHEMA)
-            for visit in self._visits
+            ReadTask(self._read_function(part), metadata, schema=_BATCH_SCHEMA) for part in parts
         ]
 
-    def _read_function(self, visit: int) -> Callable[[], Iterable[pa.Table]]:
-        reference, number = self._spec, visit * self._streams + self._stream
+    def _read_function(self, visits: range) -> Callable[[], Iterable[pa.Table]]:
+        reference, streams, stream = self._spec, self._streams, self._stream
 
         def read() -> Iterable[pa.Table]:
-            batches = read_visit(ray.get(reference), number)
-            payloads = [to_bytes(dict(vars(batch))) for batch in batches]
-            count = len(payloads)
-            columns = [[visit] * count, list(range(count)), payloads]
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, _BATCH_SCHEMA, strict=True)]
-            return [pa.Table.from_arrays(arrays, schema=_BATCH_SCHEMA)]
+            spec = ray.get(reference)
+            for visit in visits:
+                batches = read_visit(spec, visit * streams + stream)
+                payloads = [to_bytes(dict(vars(batch))) for batch in batches]
+                count = len(payloads)
+                columns = [[visit] * count, list(range(count)), payloads]
+                arrays = [pa.array(c, f.type) for c, f in zip(columns, _BATCH_SCHEMA, strict=True)]
+                yield pa.Table.from_arrays(arrays, schema=_BATCH_SCHEMA)
 
         return read
 
@@ -158,7 +166,7 @@ def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
     context.enable_progress_bars = False
     dataset = ray.data.read_datasource(
         VisitDatasource(spec, stream, visits),
-        override_num_blocks=len(visits),
+        override_num_blocks=min(_TASKS, len(visits)),
         num_cpus=_READ_CPUS,
         concurrency=_TASKS,
     )
