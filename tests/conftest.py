@@ -38,15 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A Ray's processes are more than a small machine has cores: of two at a time, each would run
     into the other's time limits.
     """
-    with_ray = {item for item in items if _starts_ray(item)}
+    with_ray = {item for item in items if item.get_closest_marker("ray")}
     items.sort(key=lambda item: item not in with_ray)
     for item in items:
         group = "ray" if item in with_ray else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _starts_ray(item: pytest.Item) -> bool:
-    return item.get_closest_marker("ray") is not None or "integration" in item.path.parts
 
 
 @pytest.fixture(scope="session")

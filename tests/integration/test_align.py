@@ -25,6 +25,8 @@ from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint,
 from tests.conftest import random_sequences
 from tests.integration.helpers import kill, riboray, start, wait_for
 
+pytestmark = pytest.mark.ray
+
 SMALL = {
     "hidden_size": 24,
     "num_hidden_layers": 1,

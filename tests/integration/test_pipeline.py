@@ -43,10 +43,18 @@ CONFIG = PretrainConfig(
 )
 
 
+@pytest.mark.parametrize(("executions", "tasks"), [(1, 1), (4, 3)])
 @pytest.mark.parametrize("objective", ["mlm", "sal"])
-def test_ray_data_yields_the_very_stream(ray_local, corpus, objective):
-    from riboray.pretraining.feeding.pipeline import open_stream
+def test_ray_data_yields_the_very_stream(
+    ray_local, corpus, objective, executions, tasks, monkeypatch
+):
+    """On a machine of few cores, and on one of many."""
+    from riboray.pretraining.feeding import pipeline as feeding
 
+    monkeypatch.setattr(feeding, "_EXECUTIONS", executions)
+    monkeypatch.setattr(feeding, "_TASKS", tasks)
+    feeding._pool.cache_clear()
+    open_stream = feeding.open_stream
     spec = prepare_data(corpus, CONFIG, 2).specs[objective]
     for cursor, count in ((Cursor(0, 0), 60), (Cursor(1, 3), 20), (Cursor(2, 999), 5)):
         expected = itertools.islice(iterate_stream(spec, 1, cursor), count)

@@ -18,6 +18,8 @@ from tests.conftest import random_sequences
 from tests.integration.helpers import kill, riboray, start, wait_for
 from tests.integration.test_align import SMALL, write_fasta
 
+pytestmark = pytest.mark.ray
+
 
 def mutate(rng, sequence, share=0.1):
     letters = list(sequence)

@@ -22,7 +22,8 @@ from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.progress.pipeline import ProgressBoard, Record
+from riboray.pretraining.progress.pipeline import ProgressBoard
+from riboray.pretraining.sessions import Record
 from riboray.pretraining.streams import StreamSpec
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -118,28 +118,32 @@ def open_stream(spec: StreamSpec, stream: int, cursor: Cursor) -> Iterator[tuple
     executions = _executions(spec, cursor.visit)
     ahead: deque[Future[list[Any]]] = deque()
 
-    def make() -> list[Any]:
-        return _make_batches(spec, stream, next(executions))
+    def submit() -> None:
+        # What is next is said here and not in the pool, whose threads may begin out of order.
+        ahead.append(_pool().submit(_make_batches, spec, stream, next(executions)))
 
-    def make_first() -> list[Any]:
-        tables = make()
+    def make_first(visits: range) -> list[Any]:
+        tables = _make_batches(spec, stream, visits)
         # The first is short, and the second must be there when it is used up; but before the
         # second of one stream comes the first of every other.
-        ahead.append(_pool().submit(make))
+        submit()
         return tables
 
-    ahead.append(_pool().submit(make_first))
+    ahead.append(_pool().submit(make_first, next(executions)))
 
     def batches() -> Iterator[tuple[Cursor, Batch]]:
         batch_type = _BATCH_TYPES[spec.objective]
-        while True:
-            tables = ahead.popleft().result()
-            ahead.append(_pool().submit(make))
-            for table in tables:
-                for row in ray.get(table).to_pylist():
-                    if (row["visit"], row["batch"]) >= cursor:
-                        following = Cursor(row["visit"], row["batch"] + 1)
-                        yield following, batch_type(**from_bytes(row["payload"]))
+        try:
+            while True:
+                tables = ahead.popleft().result()
+                submit()
+                for table in tables:
+                    for row in ray.get(table).to_pylist():
+                        if (row["visit"], row["batch"]) >= cursor:
+                            following = Cursor(row["visit"], row["batch"] + 1)
+                            yield following, batch_type(**from_bytes(row["payload"]))
+        finally:  # closed: nobody wants what is not begun
+            wait([execution for execution in ahead if not execution.cancel()])
 
     return batches()
 

@@ -5,13 +5,11 @@ It imports next to nothing: its process starts together with the workers, on the
 
 from __future__ import annotations
 
-from typing import Any
-
 import ray
 
-__all__ = ["ProgressBoard"]
+from riboray.pretraining.sessions import Record
 
-Record = dict[str, Any]
+__all__ = ["ProgressBoard"]
 
 
 @ray.remote(num_cpus=0)
