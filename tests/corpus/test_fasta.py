@@ -66,6 +66,11 @@ def test_odd_but_legal(tmp_path, content, records):
         (gzip.compress(MANY)[:100], "truncated"),
         (gzip.compress(GOOD) + b"trailing rubbish", "damaged"),
     ],
+    ids=[
+        *("empty", "blank", "text", "FASTQ", "FASTQ below a >", "NUL", "byte-order mark"),
+        *("Stockholm", "Parquet", "not UTF-8", "not UTF-8 at the end", "binary", "empty gzip"),
+        *("truncated gzip", "gzip header alone", "rubbish after gzip"),
+    ],
 )
 def test_a_file_that_cannot_be_trusted_is_refused_before_its_first_record(
     tmp_path, content, message

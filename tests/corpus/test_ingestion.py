@@ -157,6 +157,7 @@ def test_foreign_directories_are_left_alone(tmp_path):
         (b">a\nAC\n", "no usable sequence among 1; most common reason: 2 nt, shorter than 10"),
         (gzip.compress(MIXED * 99)[:-9], "truncated"),
     ],
+    ids=["too short", "truncated gzip"],
 )
 def test_a_failure_leaves_nothing_behind(tmp_path, content, message):
     with pytest.raises(CorpusError.__mro__[1], match=message):
