@@ -65,9 +65,14 @@ def test_workers_come_and_go_and_the_batches_stay(tmp_path, cluster):
     port = cluster.address.rpartition(":")[2]
     command += ["--track", "[]", "--ray-address", f"127.0.0.1:{port}"]
     log = (tmp_path / "log").open("w")
-    process = start(command, tmp_path, stderr=log, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    # A node's death is noticed after Ray Train has asked for workers on it once more: by default
+    # it waits a minute for them.
+    variables = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+    variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    process = start(command, tmp_path, stderr=log, **variables)
     try:
-        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, 120, "no two workers")
+        # The time that kernels take to compile, on a busy machine, is in this one.
+        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, 300, "no two workers")
         cluster.remove_node(node, allow_graceful=False)
         wait_for(lambda: workers(folder) == 1, 150, "did not go on with one worker")
         cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")

@@ -95,6 +95,25 @@ def test_stop_and_go_equals_going_through(corpus, tmp_path):
     assert finals[0] == finals[1]
 
 
+def test_warming_up_leaves_no_trace(corpus):
+    """Weights, optimiser, random numbers and the next step are as if it had not been."""
+    config = make(ema_decay=0.9)
+    specs = prepare_data(corpus, config, 1).specs
+    mlm, sal = ([next(iterate_stream(spec, 0))[1]] for spec in (specs["mlm"], specs["sal"]))
+    warm, cold = Trainer(config, CPU), Trainer(config, CPU)
+    state = torch.get_rng_state()
+    warm.warm_up(mlm, sal)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in warm.parameters)
+    metrics, untimed = [], {"alignment_wait": 0.0, "ss_loss": 0.0, "ss_accuracy": 0.0}
+    for trainer in (warm, cold):
+        torch.set_rng_state(state)
+        metrics.append(trainer.step(mlm, sal, learning_rate=1e-3))
+    assert replace(metrics[0], **untimed) == replace(metrics[1], **untimed)
+    one, other = weights(warm), weights(cold)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_two_streams_in_one_step_equal_one_larger_batch(corpus):
     """A step over two streams is the mean over all their targets, not a mean of means."""
     config = make(max_steps=3)

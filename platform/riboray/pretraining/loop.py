@@ -26,7 +26,8 @@ from riboray.pretraining.meter import Meter, matmul_ceiling
 from riboray.pretraining.sessions import Session
 from riboray.pretraining.state import restore_state, write_state
 from riboray.pretraining.streams import PairBatch, StreamSpec, TokenBatch, checksum
-from riboray.pretraining.trainer import Counts, Trainer, count_targets
+from riboray.pretraining.targets import Counts, count_targets
+from riboray.pretraining.trainer import Trainer
 from riboray.pretraining.validation import Validation, evaluate
 
 __all__ = ["run"]
@@ -112,7 +113,7 @@ class _Run:
     # -- the beginning ------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Measure the untrained model, wait for data, and start the clock."""
+        """Measure the untrained model, wait for data and compilers, and start the clock."""
         beginning: Record = {"step": self.state.step, "progress": 0.0}
         beginning |= {"elapsed_s": self.state.elapsed_s, **_named(dict.fromkeys(self.feeds, 0.0))}
         for name in self.active:
@@ -129,10 +130,10 @@ class _Run:
             self.tell(f"resumed at step {self.state.step} with {workers} workers", beginning)
         for warning in self.warnings:
             self.tell(warning, beginning)
+        self.trainer.warm_up(*self.peek())
+        for feed in self.feeds.values():
+            feed.take_wait()
         ceiling = self._ceiling()
-        for name in self.active:
-            self.feeds[name].peek()
-            self.feeds[name].take_wait()
         self.start = time.monotonic()
         self.meter = Meter(ceiling)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,21 +34,13 @@ from riboray.pretraining.losses import (
     submit_violations,
     violation_loss,
 )
-from riboray.pretraining.masking import IGNORE
 from riboray.pretraining.meter import StepMetrics, training_flops
 from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
+from riboray.pretraining.targets import Counts, count_targets
 
-__all__ = ["Counts", "PendingPairs", "Trainer", "count_targets"]
+__all__ = ["PendingPairs", "Trainer"]
 
 Lengths = NDArray[np.int32]
-
-
-class Counts(NamedTuple):
-    """What a global step is a mean over: targets of each kind, and pairs."""
-
-    mlm: float
-    sal: float
-    ss: float
 
 
 @dataclass(frozen=True)
@@ -62,17 +54,6 @@ class PendingPairs:
     lengths_b: Lengths
     scores: HostCopy
     """Match scores, shape (n, width_a, width_b), once they are there."""
-
-
-def count_targets(
-    mlm: Sequence[TokenBatch], sal: Sequence[PairBatch], ss: Sequence[TokenBatch]
-) -> Counts:
-    """Count a worker's share of what a step is a mean over."""
-    masked, classes = (
-        float(sum(int((batch.labels != IGNORE).sum()) for batch in batches))
-        for batches in (mlm, ss)
-    )
-    return Counts(masked, float(sum(len(batch.reference) for batch in sal)), classes)
 
 
 class Trainer:
@@ -214,14 +195,51 @@ class Trainer:
         StepMetrics
             Over all workers. Losses are means over the *global* number of targets and pairs, so
             how batches are spread over workers changes nothing but rounding.
+        """
+        counts = counts or Counts(*self.all_sum(count_targets(mlm, sal, ss)))
+        work = self._learn(mlm, sal, ss, counts)
+        batches: list[Batch] = [*mlm, *sal, *ss]
+        lengths = [batch.lengths for batch in batches]
+        size = [
+            float(sum(int(n.sum()) for n in lengths)),
+            float(sum(batch.input_ids.size for batch in batches)),
+            training_flops(self.config.model, lengths),
+        ]
+        sums = self._reduce_gradients(work.sums, size)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self._update_average()
+        return _metrics(sums, counts, float(norm), work.waited)
 
-        Notes
-        -----
+    def warm_up(
+        self, mlm: Sequence[TokenBatch], sal: Sequence[PairBatch], ss: Sequence[TokenBatch] = ()
+    ) -> None:
+        """Pass batches forward and backward and forget it, so that whatever compiles has.
+
+        In a new installation the kernels of the backward pass take ten seconds, and a
+        ``torch.compile`` more: a run that may train for two minutes has them before its clock
+        starts. Weights, optimiser and random numbers stay as they are.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            self._learn(mlm, sal, ss, count_targets(mlm, sal, ss))
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _learn(
+        self,
+        mlm: Sequence[TokenBatch],
+        sal: Sequence[PairBatch],
+        ss: Sequence[TokenBatch],
+        counts: Counts,
+    ) -> _Work:
+        """Pass this worker's batches forward and backward.
+
         Pairs are embedded first; while CPU threads align them, the device goes on with a batch
         of tokens, or with the next pairs. The order of the backward passes is fixed: timing
         changes no result.
         """
-        counts = counts or Counts(*self.all_sum(count_targets(mlm, sal, ss)))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         work = _Work(self, counts)
@@ -237,20 +255,7 @@ class Trainer:
             work.learn_tokens(objective, batch)
         while pending:
             work.learn_pairs(*pending.popleft())
-        batches: list[Batch] = [*mlm, *sal, *ss]
-        lengths = [batch.lengths for batch in batches]
-        size = [
-            float(sum(int(n.sum()) for n in lengths)),
-            float(sum(batch.input_ids.size for batch in batches)),
-            training_flops(self.config.model, lengths),
-        ]
-        sums = self._reduce_gradients(work.sums, size)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self._update_average()
-        return _metrics(sums, counts, float(norm), work.waited)
+        return work
 
     def _reduce_gradients(self, sums: Sequence[Tensor], size: Sequence[float]) -> list[float]:
         """Add gradients and a few numbers up over the workers, in one message.
