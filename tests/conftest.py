@@ -31,18 +31,13 @@ hypothesis.settings.register_profile("riboray", deadline=None)
 hypothesis.settings.load_profile("riboray")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one of two processes run what starts a Ray, first, and the other all the rest.
+    """Run what starts a Ray first: of two processes, none is left with a long file at the end.
 
-    A Ray's processes are more than a small machine has cores: of two at a time, each would run
-    into the other's time limits.
+    A file stays in one process, so that what its tests share is made once.
     """
-    with_ray = {item for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item not in with_ray)
-    for item in items:
-        group = "ray" if item in with_ray else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    files = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope="session")

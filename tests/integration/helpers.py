@@ -50,7 +50,7 @@ def start(arguments, cwd, stderr=subprocess.PIPE, **variables):
     )
 
 
-def riboray(*arguments, cwd, timeout=180):
+def riboray(*arguments, cwd, timeout=400):
     """Run ``riboray VERB …`` to its end; return exit code, stdout, stderr."""
     process = start(arguments, cwd)
     try:
@@ -67,8 +67,12 @@ def records(run: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for(condition, seconds=90, message="nothing happened"):
-    """Wait until ``condition()`` is true and return what it returned."""
+def wait_for(condition, seconds=300, message="nothing happened"):
+    """Wait until ``condition()`` is true and return what it returned.
+
+    The limit is there to end a test that hangs. In a new installation, kernels compile for a
+    minute, and a machine may have much else to do.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():

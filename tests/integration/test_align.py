@@ -302,7 +302,7 @@ def test_a_full_disk_is_said_and_loses_nothing(fasta, checkpoint, tmp_path):
         with filler.open("wb") as sink:
             left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             sink.write(b"x" * max(left - 100_000, 0))
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == 1
         assert "No space left" in err
         assert "what is done is kept" in err

@@ -71,14 +71,14 @@ def test_workers_come_and_go_and_the_batches_stay(tmp_path, cluster):
     variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     process = start(command, tmp_path, stderr=log, **variables)
     try:
-        # The time that kernels take to compile, on a busy machine, is in this one.
-        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, 300, "no two workers")
+        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, message="no two workers")
+        wait_for(lambda: any(folder.glob("checkpoints/step-*/manifest.json")))
         cluster.remove_node(node, allow_graceful=False)
-        wait_for(lambda: workers(folder) == 1, 150, "did not go on with one worker")
+        wait_for(lambda: workers(folder) == 1, message="did not go on with one worker")
         cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-        wait_for(lambda: workers(folder) == 2, 150, "did not grow again")
+        wait_for(lambda: workers(folder) == 2, message="did not grow again")
         many = len(steps(folder)) + 10
-        wait_for(lambda: len(steps(folder)) > many, 60, "no steps after growing")
+        wait_for(lambda: len(steps(folder)) > many, message="no steps after growing")
     finally:
         code = kill(process, signal.SIGINT)
         log.close()
@@ -173,7 +173,7 @@ def test_kill_minus_nine_of_driver_and_worker_changes_no_step(tmp_path):
         before = len(steps(folder))
         process = start(command, tmp_path)
         try:
-            wait_for(lambda b=before: len(steps(folder)) > b + 40, 150, "no steps")
+            wait_for(lambda b=before: len(steps(folder)) > b + 40, message="no steps")
             if disturbance == "driver":
                 kill(process)
                 continue

@@ -29,7 +29,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     try:
         wait_for(lambda: steps(run) > 3, message="no training")
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     finally:
         process.poll() is None and process.kill()
     assert process.returncode == 130
@@ -88,5 +88,5 @@ def test_two_processes_cannot_share_a_run(tmp_path):
         assert "another process is training in it" in err.splitlines()[-1]
     finally:
         os.kill(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert process.returncode == 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 from contextlib import suppress
 from dataclasses import replace
@@ -150,9 +151,9 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(two_workers, corpus, tm
         assert torch.equal(a[key], b[key]), key
 
 
-def test_an_error_in_a_worker_is_told_as_it_is(ray_local, corpus, tmp_path):
-    fit(corpus, tmp_path, replace(CONFIG, max_steps=2, evaluations=0))
-    other = replace(CONFIG, model=replace(CONFIG.model, num_hidden_layers=1), max_failures=1)
+def test_an_error_in_a_worker_is_told_as_it_is(two_workers, corpus, tmp_path):
+    shutil.copytree(two_workers[0].parent, tmp_path / "checkpoints")
+    other = replace(CONFIG, model=replace(CONFIG.model, num_hidden_layers=1), max_failures=0)
     with pytest.raises(CheckpointError, match="another configuration"):
         fit(corpus, tmp_path, other)
 

@@ -62,7 +62,7 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
 
     family = []
     try:
-        wait_for(up, 90, "the service did not come up")
+        wait_for(up, message="the service did not come up")
         assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
         info = httpx.get(f"{base}/v1/info").json()
         assert info["checkpoint"]["parameters"] == 511_596
@@ -79,7 +79,7 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
         assert set(http) == {"127.0.0.1"}
     finally:
         os.kill(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert process.returncode == 130, log.read_text()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive

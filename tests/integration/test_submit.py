@@ -60,7 +60,7 @@ def cluster(tmp_path_factory):
             )
             return done.returncode == 0
 
-        wait_for(up, 90, "the head did not come up")
+        wait_for(up, message="the head did not come up")
         yield address, env
     finally:
         family = psutil.Process(head.pid).children(recursive=True)
@@ -75,7 +75,7 @@ def cluster(tmp_path_factory):
 def submit(cluster, *entrypoint):
     address, env = cluster
     command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
 
 def test_the_job_trains_on_the_cluster(cluster, tmp_path):
