@@ -1,8 +1,9 @@
 """What Ray costs in pre-training, and what a second worker brings: three kinds of run in turn.
 
     python -m benchmarks.pretrain_scaling --corpus DIRECTORY       # 6 x 5 minutes and a bit
+    python -m benchmarks.pretrain_scaling --corpus DIRECTORY --tokens 4096
 
-The same model, corpus and steps (two batches of each objective): the training loop in one process
+The same model, corpus and steps (two batches of each objective, of at most ``--tokens``): the training loop in one process
 without Ray, which reads its batches itself; one Ray Train worker; two of them. Wall-clock time from
 the first step on, checkpoints every two minutes included, measurements left out. Every other round
 is in the opposite order: a shared host's speed drifts by a tenth within minutes. Leave the machine
@@ -26,7 +27,13 @@ COMMON = ["--batches-per-step=2", "--evaluations=0", "--validation-pairs=20"]
 COMMON += ["--validation-sequences=20", "--track=[]", "--device=cpu"]
 
 
-def without_ray(corpus: str, minutes: float, folder: Path) -> None:
+def options_of(given: argparse.Namespace) -> list[str]:
+    """Options of a run that all kinds share."""
+    sizes = [f"--tokens-per-batch={given.tokens}", f"--pair-tokens-per-batch={given.tokens}"]
+    return [*COMMON, *sizes, "--corpus", given.corpus, f"--max-minutes={given.minutes}"]
+
+
+def without_ray(given: argparse.Namespace, folder: Path) -> None:
     """Train in this process; leave the records where a run has them."""
     import torch
 
@@ -41,19 +48,23 @@ def without_ray(corpus: str, minutes: float, folder: Path) -> None:
     from riboray.pretraining.trainer import Trainer
 
     torch.set_num_threads(1)
-    options = [*COMMON, "--corpus", corpus, f"--max-minutes={minutes}"]
-    config = parse_config("pretrain", PretrainConfig, options)
-    data, session = prepare_data(Path(corpus), config, 2), LocalSession()
+    config = parse_config("pretrain", PretrainConfig, options_of(given))
+    data, session = prepare_data(Path(given.corpus), config, 2), LocalSession()
     trainer, store = Trainer(config, torch.device("cpu")), CheckpointStore(folder / "checkpoints")
     run(config, trainer, data.specs, iterate_stream, data.validation, session, store)
     write_records(folder / "metrics.jsonl", session.records)
 
 
-def with_ray(corpus: str, minutes: float, folder: Path, workers: int) -> None:
+def with_ray(given: argparse.Namespace, folder: Path, workers: int) -> None:
     """Train as a user does."""
-    command = [sys.executable, "-m", "riboray.cli", "pretrain", *COMMON, "--corpus", corpus]
-    command += [f"--max-minutes={minutes}", f"--num-workers={workers}"]
-    command += ["--storage", str(folder.parent), "--run-name", folder.name]
+    command = [sys.executable, "-m", "riboray.cli", "pretrain", *options_of(given)]
+    command += [
+        f"--num-workers={workers}",
+        "--storage",
+        str(folder.parent),
+        "--run-name",
+        folder.name,
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -78,12 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", required=True, help="directory made by riboray ingest")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a batch, at most")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--storage", help="keep the runs in this directory")
     parser.add_argument("--without-ray", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.without_ray:
-        without_ray(given.corpus, given.minutes, Path(given.without_ray))
+        without_ray(given, Path(given.without_ray))
         return
     from benchmarks.speed import heading
 
@@ -112,11 +124,12 @@ def main() -> None:
 def one_run(given: argparse.Namespace, folder: Path, workers: int) -> dict[str, float]:
     """Train once, with so many workers; none is the loop without Ray, in a process of its own."""
     if workers:
-        with_ray(given.corpus, given.minutes, folder, workers)
+        with_ray(given, folder, workers)
     else:
         folder.mkdir(parents=True)
         command = [sys.executable, "-m", "benchmarks.pretrain_scaling"]
         command += ["--corpus", given.corpus, "--minutes", str(given.minutes)]
+        command += ["--tokens", str(given.tokens)]
         subprocess.run([*command, "--without-ray", str(folder)], check=True)
     return measure(folder)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import distributed as dist
 from torch import multiprocessing
@@ -31,6 +32,7 @@ from benchmarks.speed import heading
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
+from riboray.pretraining.meter import training_flops
 from riboray.pretraining.state import RunState, write_state
 from riboray.pretraining.streams import PairBatch, iterate_stream, read_visit
 from riboray.pretraining.trainer import Trainer
@@ -132,6 +134,34 @@ def measure(corpus: Path) -> Measured:
     return Measured(train, sal, align, read, disk, per, reduce, agree, stored, seconds)
 
 
+def print_balance(corpus: Path) -> None:
+    """Print the share of a step's time that its workers are busy, by the arithmetic of batches.
+
+    Each takes one batch of each objective and waits for the one that has most to compute.
+    """
+    sizes, workers, steps = (1024, 4096, 16384), (2, 8, 64), 10
+    print("\n| tokens a batch | " + " | ".join(f"{n} workers" for n in workers) + " |")
+    print("|---|---|---|---|")
+    for size in sizes:
+        config = PretrainConfig(tokens_per_batch=size, pair_tokens_per_batch=size, max_steps=1)
+        specs = prepare_data(corpus, config, 1).specs
+        count = steps * max(workers)
+        flops = sum(
+            np.array(
+                [
+                    training_flops(config.model, [batch.lengths])
+                    for _, batch in itertools.islice(iterate_stream(specs[name], 0), count)
+                ]
+            )
+            for name in ("mlm", "sal")
+        )
+        cells = []
+        for together in workers:
+            of_steps = np.reshape(flops, (-1, together))
+            cells.append(f"{of_steps.mean() / of_steps.max(axis=1).mean():.1%}")
+        print(f"| {size:,} | {' | '.join(cells)} |")
+
+
 def predict(m: Measured, given: argparse.Namespace) -> None:
     """Print the time and price of one pass and of ten, and what limits them."""
     print("\n| GPUs | GPU | reading | messages | step | limited by | ten passes | price |")
@@ -185,6 +215,7 @@ def main() -> None:
     }
     for name, value in rows.items():
         print(f"| {name} | {value} |")
+    print_balance(given.corpus)
     predict(m, given)
 
 

@@ -21,6 +21,36 @@ def test_every_item_once_and_no_batch_over_budget(lengths, budget, shuffled):
         assert len(batch) == 1 or lengths[batch].max() * len(batch) <= budget
 
 
+@given(LENGTHS, st.integers(440, 5000), st.integers(0, 3))
+def test_batches_cost_the_same_as_nearly_as_whole_items_can(lengths, budget, seed):
+    """Half an item more or less; less still only where the token budget is used up, or at the end.
+
+    The items of a batch are sorted by length up to the jitter, so the dearest of all is a bound.
+    """
+    lengths = np.array(lengths, dtype=np.int32)
+    costs = lengths * (1 + lengths / 280)
+    batches = plan_batches(
+        lengths,
+        budget,
+        costs=costs,
+        cost_budget=budget,
+        jitter=8,
+        generator=np.random.default_rng(seed),
+    )
+    placed = np.concatenate(batches) if batches else np.empty(0, dtype=int)
+    assert sorted(placed.tolist()) == list(range(len(lengths)))
+    item = costs.max(initial=0.0)
+    light = 0
+    for batch in batches:
+        widest, total = lengths[batch].max(), costs[batch].sum()
+        assert len(batch) == 1 or widest * len(batch) <= budget
+        assert len(batch) == 1 or total <= budget + item / 2
+        # The next item may be longer by the jitter, and widen the whole batch.
+        filled = (widest + 8) * (len(batch) + 1) > budget
+        light += total < budget - item / 2 and not filled
+    assert light <= 1, "only what is left at the end"
+
+
 def test_longest_first_without_a_generator():
     batches = plan_batches(np.array([3, 9, 5, 7]), 10)
     assert [b.tolist() for b in batches] == [[1], [3], [2, 0]]

@@ -12,10 +12,15 @@ def plan_batches(
     lengths: NDArray[np.integer],
     token_budget: int,
     *,
+    costs: NDArray[np.floating] | None = None,
+    cost_budget: float = np.inf,
     jitter: float = 0.0,
     generator: np.random.Generator | None = None,
 ) -> list[NDArray[np.intp]]:
     """Group items so that a padded batch holds at most ``token_budget`` tokens.
+
+    With costs, batches are also about equally dear: workers that take one each and then wait for
+    each other wait little.
 
     Parameters
     ----------
@@ -24,6 +29,10 @@ def plan_batches(
     token_budget : int
         Rows times longest row of a batch, at most. An item longer than this gets a batch of
         its own.
+    costs : ndarray, shape=(n,), dtype=float, optional
+        What each item costs, in any unit; grows with the length.
+    cost_budget : float
+        Sum of the costs of a batch: the nearest that whole items give, above or below.
     jitter : float
         Largest number added to a length for sorting only, drawn uniformly: which items share a
         batch then varies from epoch to epoch while lengths stay similar.
@@ -43,13 +52,16 @@ def plan_batches(
     if generator is not None and jitter > 0:
         sort_key = sort_key + generator.uniform(0, jitter, size=len(lengths))
     order = np.argsort(-sort_key, kind="stable")
+    dear = np.zeros(len(lengths)) if costs is None else np.asarray(costs, np.float64)[order]
     batches: list[NDArray[np.intp]] = []
-    start, widest = 0, 0
-    for stop, length in enumerate(lengths[order].tolist()):
+    start, widest, spent = 0, 0, 0.0
+    for stop, (length, cost) in enumerate(zip(lengths[order].tolist(), dear.tolist(), strict=True)):
         widest = max(widest, length)
-        if stop > start and widest * (stop + 1 - start) > token_budget:
+        full = widest * (stop + 1 - start) > token_budget or spent + cost / 2 > cost_budget
+        if full and stop > start:
             batches.append(order[start:stop])
-            start, widest = stop, length
+            start, widest, spent = stop, length, 0.0
+        spent += cost
     if len(order) > start:
         batches.append(order[start:])
     if generator is not None:

@@ -52,6 +52,10 @@ __all__ = [
 #: Nucleotides of length noise when sorting; small against the lengths, so padding stays rare.
 _JITTER = 8.0
 
+#: Tokens of a sequence whose batches are filled up. Those of longer ones cost as much with fewer
+#: tokens, since attention grows with the square: workers wait for the dearest batch of a step.
+_TYPICAL_LENGTH = 80
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -190,8 +194,17 @@ def _plan(
     spec: StreamSpec, lengths: NDArray[np.integer], rows: int, generator: np.random.Generator
 ) -> list[NDArray[np.intp]]:
     """Group inputs, given by their lengths in nucleotides, of ``rows`` rows each."""
-    padded = rows * (lengths + int(spec.model.add_bos) + int(spec.model.add_eos))
-    return plan_batches(padded, spec.token_budget, jitter=_JITTER, generator=generator)
+    tokens = lengths + int(spec.model.add_bos) + int(spec.model.add_eos)
+    # Arithmetic of an encoder layer for n tokens: (8 h^2 + 4 h i) n + 4 h n^2 (`training_flops`).
+    balance = 2 * spec.model.hidden_size + spec.model.intermediate_size
+    return plan_batches(
+        rows * tokens,
+        spec.token_budget,
+        costs=rows * tokens * (1 + tokens / balance),
+        cost_budget=spec.token_budget * (1 + _TYPICAL_LENGTH / balance),
+        jitter=_JITTER,
+        generator=generator,
+    )
 
 
 def _mlm_batches(
