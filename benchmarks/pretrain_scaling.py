@@ -3,11 +3,11 @@
     python -m benchmarks.pretrain_scaling --corpus DIRECTORY       # 6 x 5 minutes and a bit
     python -m benchmarks.pretrain_scaling --corpus DIRECTORY --tokens 4096
 
-The same model, corpus and steps (two batches of each objective, of at most ``--tokens``): the training loop in one process
-without Ray, which reads its batches itself; one Ray Train worker; two of them. Wall-clock time from
-the first step on, checkpoints every two minutes included, measurements left out. Every other round
-is in the opposite order: a shared host's speed drifts by a tenth within minutes. Leave the machine
-alone meanwhile.
+The same model, corpus and steps (two batches of each objective, of at most ``--tokens`` tokens):
+the training loop in one process without Ray, which reads its batches itself; one Ray Train worker;
+two of them. Wall-clock time from the first step on, checkpoints every two minutes included,
+measurements left out. Every other round is in the opposite order: a shared host's speed drifts by
+a tenth within minutes. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

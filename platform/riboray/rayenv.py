@@ -11,7 +11,7 @@ LOCAL = "local"
 _SETTINGS = {
     # A library must not phone home unasked.
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray Train's report() waits for a poll; the default is every two seconds.
+    # How soon a worker's failure or end is noticed; the default is after two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Otherwise tasks on a machine with GPUs that ask for none would warn.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
@@ -18,6 +19,9 @@ from riboray.pretraining.trainer import Trainer
 
 __all__ = ["RaySession", "work"]
 
+#: Seconds between questions to the board: a GPU's steps would ask it a hundred times a second.
+_ASKING_SECONDS = 0.25
+
 
 class RaySession:
     """The loop's session inside a Ray Train worker."""
@@ -25,6 +29,7 @@ class RaySession:
     def __init__(self, board: Any) -> None:
         self._board = board
         self._answer: Any = None
+        self._asked = 0.0
         self._stop = False
         self._checkpoints: int | None = None
         self._notice: Any = None
@@ -41,7 +46,9 @@ class RaySession:
         if ray.train.get_context().get_world_rank() != 0:
             return Requests()
         if self._answer is None:
-            self._answer = self._board.requests.remote()
+            if time.monotonic() - self._asked < _ASKING_SECONDS:
+                return Requests(self._stop)
+            self._answer, self._asked = self._board.requests.remote(), time.monotonic()
         ready, _ = ray.wait([self._answer], timeout=0)
         if not ready:
             return Requests(self._stop)
