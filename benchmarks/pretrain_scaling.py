@@ -58,13 +58,8 @@ def without_ray(given: argparse.Namespace, folder: Path) -> None:
 def with_ray(given: argparse.Namespace, folder: Path, workers: int) -> None:
     """Train as a user does."""
     command = [sys.executable, "-m", "riboray.cli", "pretrain", *options_of(given)]
-    command += [
-        f"--num-workers={workers}",
-        "--storage",
-        str(folder.parent),
-        "--run-name",
-        folder.name,
-    ]
+    command += [f"--num-workers={workers}", f"--storage={folder.parent}"]
+    command += [f"--run-name={folder.name}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

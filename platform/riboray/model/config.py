@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from riboray.alphabet import Vocabulary, get_vocabulary
 from riboray.errors import ConfigError
 
@@ -108,3 +111,20 @@ class RnaBertConfig:
     def max_sequence_length(self) -> int:
         """Longest sequence in nucleotides, after room for ``<cls>`` and ``<eos>``."""
         return self.max_position_embeddings - int(self.add_bos) - int(self.add_eos)
+
+    def layer_flops(self, tokens: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Count the operations of one encoder layer's forward pass on sequences, each alone.
+
+        Parameters
+        ----------
+        tokens : ndarray, dtype=integer
+            Tokens of every sequence.
+
+        Returns
+        -------
+        ndarray, dtype=float64
+            Multiplications and additions of the matrix products: (8 h^2 + 4 h i) n in the linear
+            maps of width h and inner width i, and 4 h n^2 in attention.
+        """
+        hidden, inner, n = self.hidden_size, self.intermediate_size, tokens.astype(np.float64)
+        return (8.0 * hidden * hidden + 4.0 * hidden * inner) * n + 4.0 * hidden * np.square(n)

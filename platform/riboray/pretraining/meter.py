@@ -67,13 +67,7 @@ def training_flops(model: RnaBertConfig, lengths: Sequence[NDArray[np.integer]])
         (three times forward). Heads, norms, alignments and the optimiser are left out: they are
         a few per cent.
     """
-    hidden, inner = model.hidden_size, model.intermediate_size
-    total = 0.0
-    for batch in lengths:
-        tokens = batch.astype(np.float64)
-        linear = (8.0 * hidden * hidden + 4.0 * hidden * inner) * tokens.sum()
-        attention = 4.0 * hidden * np.square(tokens).sum()
-        total += linear + attention
+    total = sum(float(model.layer_flops(batch).sum()) for batch in lengths)
     return 3.0 * model.num_hidden_layers * total
 
 

@@ -195,13 +195,12 @@ def _plan(
 ) -> list[NDArray[np.intp]]:
     """Group inputs, given by their lengths in nucleotides, of ``rows`` rows each."""
     tokens = lengths + int(spec.model.add_bos) + int(spec.model.add_eos)
-    # Arithmetic of an encoder layer for n tokens: (8 h^2 + 4 h i) n + 4 h n^2 (`training_flops`).
-    balance = 2 * spec.model.hidden_size + spec.model.intermediate_size
+    typical = float(spec.model.layer_flops(np.array(_TYPICAL_LENGTH)))
     return plan_batches(
         rows * tokens,
         spec.token_budget,
-        costs=rows * tokens * (1 + tokens / balance),
-        cost_budget=spec.token_budget * (1 + _TYPICAL_LENGTH / balance),
+        costs=rows * spec.model.layer_flops(tokens),
+        cost_budget=spec.token_budget / _TYPICAL_LENGTH * typical,
         jitter=_JITTER,
         generator=generator,
     )
