@@ -6,6 +6,7 @@ A verb is a config dataclass and a function that takes it. Flags (``--max-minute
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -171,7 +172,10 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"riboray {name}: {where}{error.strerror or error}", file=sys.stderr)
+        reason = str(error.strerror or error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += "; make room and give the same command again"
+        print(f"riboray {name}: {where}{reason}", file=sys.stderr)
         # A path that cannot be used is the user's to mend; a full disk is nobody's mistake.
         wrong_path = PermissionError | NotADirectoryError | IsADirectoryError | FileNotFoundError
         return 2 if isinstance(error, wrong_path) else 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from riboray.cli import main
 from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import ConfigError, CorpusError, OutputError
@@ -187,6 +188,24 @@ def test_a_line_that_a_killed_driver_left_half_written_is_cut_off(tmp_path, torn
     Display(run, []).show({**whole, "step": 6})
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
     assert steps == [5, 6]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_its_file_and_what_to_do(tmp_path, trained, monkeypatch, capsys):
+    run = RunDirectory(tmp_path / "mine")
+
+    def record(config, given, data):
+        given.metrics.symlink_to("/dev/full")
+        Display(given, []).show({"kind": "train", "step": 1, "progress": 0.0})
+
+    monkeypatch.setattr(driver, "_train", record)
+    options = [f"--storage={tmp_path}", "--run-name=mine", "--max-steps=1"]
+    assert main(["pretrain", *options]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == (
+        f"riboray pretrain: {run.metrics}: No space left on device; "
+        "make room and give the same command again"
+    )
 
 
 def test_events_of_the_driver_stay_in_the_history():

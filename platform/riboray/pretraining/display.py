@@ -93,8 +93,7 @@ class Display:
             self.records = [r for r in self.records if r["step"] <= last or r["kind"] == "event"]
             write_records(self._run.metrics, [*self.records, record])
         else:
-            with self._run.metrics.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(record) + "\n")
+            self._append(record)
         self.records.append(record)
         for listener in self._listeners:
             listener(record)
@@ -109,6 +108,14 @@ class Display:
             self._bar = Progress("  training", initial=record["progress"])
         if record["kind"] == "train":
             self._bar.update(record["progress"], figures_line(record))
+
+    def _append(self, record: Record) -> None:
+        try:
+            with self._run.metrics.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(record) + "\n")
+        except OSError as error:
+            error.filename = str(self._run.metrics)  # writing, unlike opening, names no file
+            raise
 
     def close(self) -> None:
         """Take the bar away."""
