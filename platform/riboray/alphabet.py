@@ -23,6 +23,7 @@ __all__ = [
     "Vocabulary",
     "decode",
     "encode",
+    "encode_packed",
     "get_vocabulary",
     "normalise",
 ]
@@ -176,12 +177,7 @@ def encode(
         If ``pad_to`` is shorter than the longest sequence, or ``<cls>``/``<eos>`` is asked of a
         vocabulary without it.
     """
-    try:
-        flat = "".join(sequences).encode("ascii").translate(vocabulary.table)
-    except UnicodeEncodeError:
-        raise _refuse(sequences, vocabulary) from None
-    if flat.find(_INVALID) >= 0:
-        raise _refuse(sequences, vocabulary)
+    flat = _translate(sequences, vocabulary)
     bos = _special(vocabulary, "<cls>") if add_bos else b""
     eos = _special(vocabulary, "<eos>") if add_eos else b""
     extra = len(bos) + len(eos)
@@ -196,6 +192,55 @@ def encode(
         start += size
     ids = np.frombuffer(bytearray(b"".join(rows)), dtype=np.uint8).reshape(len(sizes), width)
     return ids, np.asarray(sizes, dtype=np.int32) + np.int32(extra)
+
+
+def encode_packed(
+    sequences: Sequence[str],
+    vocabulary: Vocabulary = MULTIMOLECULE,
+    *,
+    add_bos: bool = False,
+    add_eos: bool = False,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Turn sequences into token ids that stand in a row, without padding.
+
+    Parameters
+    ----------
+    sequences, vocabulary, add_bos, add_eos
+        As those of `encode`.
+
+    Returns
+    -------
+    ids : ndarray, shape=(T,), dtype=uint8
+        Token ids of all sequences.
+    offsets : ndarray, shape=(n + 1,), dtype=int64
+        Where sequences begin, and where the last one ends, T.
+
+    Raises
+    ------
+    InvalidSequenceError, ValueError
+        As `encode`.
+    """
+    flat = _translate(sequences, vocabulary)
+    sizes = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    if add_bos or add_eos:
+        bos = _special(vocabulary, "<cls>") if add_bos else b""
+        eos = _special(vocabulary, "<eos>") if add_eos else b""
+        rows = (flat[edges[k] : edges[k + 1]] for k in range(len(sizes)))
+        flat = b"".join(bos + row + eos for row in rows)
+        edges += np.arange(len(edges)) * (len(bos) + len(eos))
+    return np.frombuffer(bytearray(flat), dtype=np.uint8), edges
+
+
+def _translate(sequences: Sequence[str], vocabulary: Vocabulary) -> bytes:
+    """Turn all sequences into one string of token ids."""
+    try:
+        flat = "".join(sequences).encode("ascii").translate(vocabulary.table)
+    except UnicodeEncodeError:
+        raise _refuse(sequences, vocabulary) from None
+    if flat.find(_INVALID) >= 0:
+        raise _refuse(sequences, vocabulary)
+    return flat
 
 
 def _special(vocabulary: Vocabulary, token: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["plan_batches", "window_starts"]
+__all__ = ["count_windows", "plan_batches", "window_starts"]
 
 
 def plan_batches(
@@ -75,3 +75,9 @@ def window_starts(length: int, width: int) -> list[int]:
         return [0]
     step = max(width // 2, 1)
     return [*range(0, length - width, step), length - width]
+
+
+def count_windows(lengths: NDArray[np.integer], width: int) -> NDArray[np.int64]:
+    """Return how many windows `window_starts` gives sequences of these lengths; shape (n,)."""
+    beyond = np.maximum(np.asarray(lengths, dtype=np.int64) - width, 0)
+    return 1 + -(-beyond // max(width // 2, 1))

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "say"]
+__all__ = ["Progress", "clock", "say"]
 
 #: Seconds between plain lines where there is no terminal.
 _LINE_SECONDS = 10.0
@@ -53,7 +53,7 @@ class Progress:
             self._bar.refresh()
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
-            eta = _clock(self._remaining(done))
+            eta = clock(self._remaining(done))
             say(f"{self._label} {100 * done:3.0f}%  ETA {eta}  {figures}")
         self._done = done
 
@@ -68,7 +68,8 @@ class Progress:
             self._bar.close()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Say a number of seconds as minutes and seconds, or hours."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

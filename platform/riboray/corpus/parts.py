@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from riboray.corpus.buckets import bucket_of, read_note, spread, write_buckets
 from riboray.corpus.config import ColumnNames
-from riboray.corpus.fasta import PART_BYTES, parse_fasta, read_part, stream_parts
+from riboray.corpus.fasta import PART_BYTES, FastaBlock, parse_fasta, read_part, stream_parts
 from riboray.corpus.foreign import group_blocks
 from riboray.corpus.inputs import InputFile
 from riboray.corpus.mapping import parse_urs
@@ -52,6 +52,7 @@ __all__ = [
     "make_group",
     "make_stream",
     "make_text_part",
+    "parse_part",
     "parts_of",
     "place_of",
     "put_block",
@@ -162,22 +163,13 @@ def make_text_part(
     """
     if (done := read_note(plan.path("part", source.index, part))) is not None:
         return done
-    path, plain = source.file.location, text is None
+    path = source.file.location
     if text == b"":
         raise AssertionError(f"part {part} of {path} was said to be made, but is not there")
     if text is None:
-        text = read_part(path, source.file.size, part, plan.part_bytes)
-    try:
-        parsed = parse_fasta(path, text, records_before) if text else None
-    except FastaError as error:
-        if not plain or not part or not isinstance(error.record, int):
-            raise
-        before = sum(
-            text.count(b"\n>") + text.startswith(b">")
-            for k in range(part)
-            for text in [read_part(path, source.file.size, k, plan.part_bytes)]
-        )
-        raise FastaError(path, error.reason, error.record + before) from error
+        parsed = parse_part(path, source.file.size, part, plan.part_bytes)
+    else:
+        parsed = parse_fasta(path, text, records_before)
     del text
     count = len(parsed) if parsed else 0
     nothing = pa.nulls(count, pa.string())
@@ -193,6 +185,26 @@ def make_text_part(
         families=nothing,
     )
     return put_block(plan, source.index, part, block, source.role)
+
+
+def parse_part(path: str, size: int, part: int, part_bytes: int | None = None) -> FastaBlock | None:
+    """Read and parse one part of a plain file, or return None if no record starts in it.
+
+    Errors name the record by its number in the file, unlike those of `fasta.read_part`.
+    """
+    text = read_part(path, size, part, part_bytes)
+    if not text:
+        return None
+    try:
+        return parse_fasta(path, text)
+    except FastaError as error:
+        if not part or not isinstance(error.record, int):
+            raise
+        before = 0
+        for earlier in range(part):
+            text = read_part(path, size, earlier, part_bytes)
+            before += text.count(b"\n>") + text.startswith(b">")
+        raise FastaError(path, error.reason, error.record + before) from error
 
 
 def make_group(plan: Plan, source: Source, group: int, first: int, parts: int) -> list[Report]:

@@ -91,6 +91,20 @@ class Block:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: NDArray[np.integer]) -> Block:
+        """Return some of the records, in the order given."""
+        chosen = pa.array(rows)
+        return Block(
+            ids=self.ids.take(rows),
+            descriptions=self.descriptions.take(rows),
+            sequences=self.sequences.take(rows),
+            records=self.records[rows],
+            undecodable=self.undecodable[rows],
+            taxids=self.taxids[rows],
+            rna_types=self.rna_types.take(chosen),
+            families=self.families.take(chosen),
+        )
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -282,18 +282,28 @@ class RnaBertModel(nn.Module):
         ValueError
             If ``offsets`` are not such, or a sequence exceeds ``max_position_embeddings``.
         """
+        return self._packed_result(input_ids, offsets, every=False)[-1]
+
+    @uncompiled
+    def packed_hidden_states(self, input_ids: Tensor, offsets: Tensor) -> list[Tensor]:
+        """Return the embedding layer's and every layer's output; see `packed`."""
+        return self._packed_result(input_ids, offsets, every=True)
+
+    def _packed_result(self, input_ids: Tensor, offsets: Tensor, every: bool) -> list[Tensor]:
         edges = offsets.cpu().numpy().astype(np.int64)
         lengths = check_offsets(edges, len(input_ids), self.config.max_position_embeddings)
         rows, width = len(lengths), int(lengths.max(initial=0))
         packing = pack(rows, width, torch.from_numpy(lengths))
         if self._packs(input_ids):
-            return self._packed_states(input_ids, packing, every=False)[-1]
+            return self._packed_states(input_ids, packing, every)
         where = packing.where.to(input_ids.device)
         padded = input_ids.new_full((rows * width,), self.config.tokens.pad_id)
         padded[where] = input_ids
         sizes = torch.from_numpy(lengths).to(input_ids.device)
-        hidden: Tensor = self.forward(padded.view(rows, width), sizes)
-        return hidden.flatten(0, 1)[where]
+        ids = padded.view(rows, width)
+        # Called, not its `forward`: that is what `torch.nn.Module.compile` compiles.
+        states = self.hidden_states(ids, sizes) if every else [self(ids, sizes)]
+        return [state.flatten(0, 1)[where] for state in states]
 
     def _packs(self, input_ids: Tensor) -> bool:
         """Tell whether tokens are to go through the layers packed."""
