@@ -34,7 +34,7 @@ from riboray.alignment.statistics import fit_null_model
 from riboray.alignment.tiles import score_tile
 from riboray.corpus.stockholm import read_stockholm
 from riboray.embedding.embedder import Embedder
-from riboray.embedding.store import pool
+from riboray.embedding.pooling import pool
 from riboray.model import load_checkpoint
 
 torch.set_num_threads(1)

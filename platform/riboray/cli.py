@@ -70,8 +70,19 @@ VERBS: dict[str, Verb] = {
     "embed": Verb(
         "riboray.embedding.config:EmbedConfig",
         "riboray.embedding.driver:embed",
-        "embed RNAs and write Arrow files",
+        "embed RNAs of any length, millions of them, as Arrow, Parquet or NumPy files",
         one_thread=True,
+    ),
+    "verify": Verb(
+        "riboray.embedding.verification:VerifyConfig",
+        "riboray.embedding.verification:verify",
+        "check embeddings: hash, count, embed a sample again",
+        one_thread=True,
+    ),
+    "map": Verb(
+        "riboray.embedding.mapping:MapConfig",
+        "riboray.embedding.mapping:make_map",
+        "draw embeddings in the plane: a picture and a page to explore",
     ),
     "align": Verb(
         "riboray.alignment.config:AlignConfig",

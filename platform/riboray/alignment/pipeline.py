@@ -17,8 +17,9 @@ from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import SequenceSet
 from riboray.alignment.store import PairStore, Phase, TileReport
 from riboray.alignment.tiles import align_pairs, align_tile, score_pairs, score_tile
+from riboray.embedding.pooling import pool
 from riboray.embedding.shards import cached_embedder
-from riboray.embedding.store import EmbeddingSet, pool
+from riboray.embedding.store import EmbeddingSet
 from riboray.pipeline import connect, fetch, worker_count
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)

@@ -65,6 +65,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
             f"{config.checkpoint} ({loaded.sha256[:12]}…); scores between two models mean "
             "nothing: embed it anew, or name its checkpoint",
         )
+    database.check_searchable(loaded.model.config.num_hidden_layers)
     identity = config.identity(config.query, loaded.sha256 + database.identity)
     store = PairStore(directory, identity, direct=False)
     finished = store.finished()

@@ -3,61 +3,123 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from riboray.corpus.config import ColumnNames
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
-from riboray.manifest import fingerprint, sha256_file
 
-__all__ = ["EmbedConfig"]
+__all__ = ["EmbedConfig", "resolve_layers"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+#: Options that do not change what is made.
+_WITHOUT_EFFECT = ("output", "num_workers", "ray_address", "device", "compile", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """Embed RNAs and write Arrow files: ``riboray embed RNAS.fa --output EMBEDDINGS``."""
+    """Embed RNAs: ``riboray embed RNAS.fa --checkpoint MODEL --output EMBEDDINGS``.
+
+    Order and ids of the input are kept, and every record is embedded or, with its reason, in
+    rejects.parquet. Killed at any moment, the same command goes on; the result is the same, byte
+    for byte.
+    """
 
     POSITIONAL: ClassVar[str] = "input"
 
     input: list[str] = field(default_factory=list)
-    """FASTA files, plain or gzip; may be given first, without the flag."""
+    """Sequences: FASTA files (plain or gzip), Parquet files, folders, corpora that `riboray ingest`
+    made, patterns such as 'dir/*.fa.gz' and URLs (s3://, gs://, https://); may be given first,
+    without the flag."""
     checkpoint: str = ""
     """Model: a directory that riboray or MultiMolecule wrote, or the published .pth."""
     output: str = "embeddings"
-    """Directory to make; the same command goes on in it where it stopped."""
+    """Directory to make; the same command goes on in it where it stopped. On a cluster: a path that
+    every node sees."""
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    """Columns of Parquet files."""
+
+    layers: list[int] = field(default_factory=lambda: [-1])
+    """Layers to take embeddings from: 0 is what goes into the first layer, 6 (or -1) what comes out
+    of the last. With several, columns are called embedding_layer_4 and so on."""
     pooling: Literal["mean", "max", "first"] = "mean"
     """How the base embeddings of a sequence become one: their mean, their largest value in each
     dimension, or that of the first base."""
     per_base: bool = False
-    """Keep the embedding of every base too, in float16; `riboray search` is faster with it."""
+    """Keep the embedding of every base too; `riboray search` is faster with it."""
+    log_likelihood: Literal["none", "fast", "exact"] = "none"
+    """Add each sequence's pseudo-log-likelihood (nats) and pseudo-perplexity: every base hidden by
+    itself (exact: as many passes as bases), or every seventh at a time, as dense as in training
+    (fast: seven passes)."""
+    normalise: bool = False
+    """Scale pooled embeddings to length 1, so that dot products are cosines."""
+    format: Literal["arrow", "parquet", "npy"] = "arrow"
+    """Files to write: Arrow IPC, which programs map into memory (`riboray search` wants it);
+    Parquet; or NumPy matrices with an Arrow file of ids beside each."""
     dtype: Literal["float32", "float16"] = "float32"
     """Type of the pooled embeddings."""
-    rows_per_shard: int = 5000
-    """Sequences of one Arrow file."""
+    per_base_dtype: Literal["float32", "float16"] = "float16"
+    """Type of the base embeddings."""
+
+    on_long: Literal["window", "truncate", "reject"] = "window"
+    """RNAs longer than the model: average windows of its full width, each half a window further;
+    embed their beginning; or leave them out and list them in rejects.parquet."""
     duplicate_ids: DuplicateIds = "error"
     """What to do with a second record of one id: stop, append .2, .3, … to it, or leave it out."""
     on_invalid: OnInvalid = "error"
     """What to do with a record that is no RNA: stop, or leave it out and list it in
     rejects.parquet."""
-    num_workers: int | None = None
-    """Processes that embed, one CPU each; all CPUs by default."""
+    shard_bytes: int | None = None
+    """Text of the input that goes into one output file, in bytes; what is lost when a process dies
+    is at most one file's work. By default a 64th of the input, from 64 KiB to 2 MiB."""
+
+    token_budget: int | None = None
+    """Tokens that the model embeds at once; by default 8,192 on a CPU and 131,072 on a GPU, where a
+    batch that does not fit is halved until it does."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the model runs; auto takes GPUs if the cluster has any now."""
+    precision: Precision = "auto"
+    """Arithmetic of the encoder; auto is bfloat16 on a GPU and float32 on a CPU, where nothing else
+    is faster. What lower precision changes is measured and printed."""
+    compile: bool = False
+    """Compile the model with torch.compile; pays on a GPU in long runs."""
+    num_workers: int | list[int] | None = None
+    """Processes that embed, a CPU or a GPU each; [least, most] lets the pool grow and shrink with
+    the cluster. By default one for every CPU or GPU there is."""
     ray_address: str | None = None
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
 
     def __post_init__(self) -> None:
         if not self.input:
-            raise ConfigError("nothing to embed: give FASTA files")
+            raise ConfigError("nothing to embed: give files, folders or URLs")
         if not self.checkpoint:
             raise ConfigError("--checkpoint is required: a model that `riboray pretrain` made")
-        if self.rows_per_shard < 1:
-            raise ConfigError(f"rows_per_shard must be at least 1, not {self.rows_per_shard}")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise ConfigError(f"num_workers must be at least 1, not {self.num_workers}")
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            raise ConfigError(f"layers must name each layer once, not {self.layers}")
+        for name, least in (("shard_bytes", 64), ("token_budget", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
+        given = self.num_workers
+        numbers = given if isinstance(given, list) else [given or 1] * 2
+        if given == 0 or len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+            raise ConfigError(f"num_workers must be a number or [least, most], not {given}")
 
-    def identity(self, weights: str) -> str:
-        """Hash what decides the result: options, contents of the inputs, weights."""
-        values: dict[str, Any] = asdict(self)
-        for name in ("output", "num_workers", "ray_address", "checkpoint"):
-            values.pop(name)
-        values["input"] = [sha256_file(Path(path)) for path in self.input]
-        return fingerprint({**values, "weights": weights})
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return the options that decide what is made; inputs are told by their content."""
+        return {k: v for k, v in asdict(self).items() if k not in _WITHOUT_EFFECT}
+
+
+def resolve_layers(layers: list[int], count: int) -> tuple[int, ...]:
+    """Return layers as numbers from 0 to ``count``, in the order given.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such layer, or one is named twice.
+    """
+    found = tuple(layer + count + 1 if layer < 0 else layer for layer in layers)
+    if any(not 0 <= layer <= count for layer in found) or len(set(found)) < len(found):
+        raise ConfigError(f"the model has layers 0 to {count} (-1 is {count}), not {layers}")
+    return found

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 
-from riboray.console import Progress, say
+from riboray.console import Progress, clock, say
+from riboray.corpus.files import location
+from riboray.corpus.ingestion import GZIP_FACTOR, Runner, SerialRunner
+from riboray.corpus.inputs import InputFile, find_inputs
+from riboray.corpus.records import Reject
 from riboray.corpus.rejects import write_rejects
-from riboray.corpus.sequences import NamedSequences, read_sequences
-from riboray.embedding.config import EmbedConfig
-from riboray.embedding.shards import Shard
-from riboray.embedding.store import EMBEDDINGS_KIND, shard_done
+from riboray.corpus.screening import Rules
+from riboray.embedding.config import EmbedConfig, resolve_layers
+from riboray.embedding.estimate import estimate_seconds
+from riboray.embedding.planning import Part, Plan, PlanRules, make_plan
+from riboray.embedding.reading import Source, list_source, read_parts
+from riboray.embedding.shards import Job, Note, PartMaker, read_note, stem_of
+from riboray.embedding.store import EMBEDDINGS_KIND
+from riboray.errors import ConfigError, RiborayError
 from riboray.manifest import (
     FileEntry,
     Manifest,
     atomic_path,
     claim,
+    exclusive,
+    fingerprint,
     finished,
     write_manifest,
 )
-from riboray.model.checkpoint import load_checkpoint
-from riboray.rayenv import prepare_ray
+from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
+from riboray.rayenv import LOCAL, prepare_ray
 from riboray.room import byte_size, check_disk
 
+if TYPE_CHECKING:
+    from riboray.embedding.pipeline import EmbeddingPool
+
 __all__ = ["embed"]
+
+#: Text of a file's part by default: a share of the input between these bounds.
+_FILES, _LEAST_TEXT, _MOST_TEXT = 64, 64 << 10, 2 << 20
+#: Text that this process reads by itself before it starts Ray.
+_SMALL_TEXT = 64 << 20
+#: Work of one core that this process does itself: Ray, its workers and their imports take as long.
+_SMALL_SECONDS = 30.0
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
@@ -40,88 +65,307 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     """
     address = prepare_ray(config.ray_address)
     directory = Path(config.output).resolve()
+    if "working_dir_files" in Path.cwd().parts and not Path(config.output).is_absolute():
+        say("  warning     --output is relative: it lies in the job's temporary copy of the code")
     loaded = load_checkpoint(Path(config.checkpoint).resolve())
-    identity = config.identity(loaded.sha256)
+    if config.log_likelihood != "none" and loaded.model.lm_head is None:
+        raise ConfigError("--log-likelihood needs a model with a language-model head")
+    layers = resolve_layers(config.layers, loaded.model.config.num_hidden_layers)
+    sources = _sources(config, directory)
+    values = {**config.fingerprint_values(), "input": [s.file.identity for s in sources]}
+    names = [s.file.path for s in sources]
+    identity = fingerprint({**values, "weights": loaded.sha256, "names": list(map(stem_of, names))})
     done = finished(directory, EMBEDDINGS_KIND, identity)
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
-    named = read_sequences(
-        config.input,
+    is_new = not directory.exists()
+    claim(directory, EMBEDDINGS_KIND, identity)
+    with exclusive(directory, "another process is embedding into it"):
+        if (done := finished(directory, EMBEDDINGS_KIND, identity)) is not None:
+            return {"output": str(directory), **done.counts}  # another process was faster
+        try:
+            return _embed(config, loaded, layers, sources, identity, directory, address)
+        except RiborayError as error:
+            if error.exit_code == 2 and is_new:  # nothing that is there could be of use later
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+        except KeyboardInterrupt:
+            say(f"  stopped; the same command goes on from what is in {directory}")
+            raise
+
+
+def _sources(config: EmbedConfig, directory: Path) -> list[Source]:
+    files = find_inputs(config.input, directory, validation=True)
+    share = sum(map(_text_size, files)) // _FILES
+    size = config.shard_bytes or min(max(share, _LEAST_TEXT), _MOST_TEXT)
+    return [list_source(k, file, size, config.columns) for k, file in enumerate(files)]
+
+
+def _text_size(file: InputFile) -> int:
+    """Bytes of text in a file, about."""
+    return file.size * {"fasta": 1, "fasta.gz": GZIP_FACTOR, "parquet": 3}[file.kind]
+
+
+def _rules(config: EmbedConfig, loaded: LoadedCheckpoint) -> PlanRules:
+    width = loaded.model.config.max_sequence_length
+    has_codes = loaded.model.config.tokens.id_of("N") is not None
+    rules = Rules(
+        min_length=1,
+        max_length=width if config.on_long == "reject" else 1 << 62,
+        ambiguity="keep" if has_codes else "reject",
+        on_long="reject",
+    )
+    return PlanRules(
+        rules=rules,
+        columns=config.columns,
+        width=width,
+        truncate=config.on_long == "truncate",
         duplicate_ids=config.duplicate_ids,
         on_invalid=config.on_invalid,
-        ambiguity=loaded.model.config.tokens.id_of("N") is not None,
     )
-    nucleotides = sum(map(len, named.sequences))
-    width = loaded.model.config.hidden_size
-    size = len(named) * (60.0 + width * (2 if config.dtype == "float16" else 4)) + nucleotides
-    if config.per_base:
-        size += 2.0 * width * nucleotides
-    say(f"  {len(named):,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
-    check_disk(directory, size, "leave out --per-base, use --dtype float16, or write elsewhere")
-    claim(directory, EMBEDDINGS_KIND, identity)
+
+
+def _embed(
+    config: EmbedConfig,
+    loaded: LoadedCheckpoint,
+    layers: tuple[int, ...],
+    sources: list[Source],
+    identity: str,
+    directory: Path,
+    address: str,
+) -> dict[str, Any]:
     with atomic_path(directory / "resolved_config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
-    if named.rejects:
-        write_rejects(named.rejects, directory)
-    shards = _shards(config, named, directory, str(loaded.path), loaded.sha256, identity)
-    _run(shards, config, address, identity)
-    counts = {
-        "sequences_read": len(named) + len(named.rejects),
-        "sequences_embedded": len(named),
-        "sequences_rejected": len(named.rejects),
-        "nucleotides": nucleotides,
-    }
-    manifest = Manifest(
-        kind=EMBEDDINGS_KIND,
-        fingerprint=identity,
-        files=tuple(FileEntry.of(Path(s.path), len(s.ids)) for s in shards),
-        counts=counts,
-        details={"per_base": config.per_base, "pooling": config.pooling, "model": loaded.sha256},
-    )
-    write_manifest(directory, manifest)
-    return {"output": str(directory), **counts}
-
-
-def _shards(
-    config: EmbedConfig,
-    named: NamedSequences,
-    directory: Path,
-    checkpoint: str,
-    model: str,
-    identity: str,
-) -> list[Shard]:
-    size = config.rows_per_shard
-    return [
-        Shard(
-            path=str(directory / f"shard-{start // size:05d}.arrow"),
-            ids=named.ids[start : start + size],
-            sequences=named.sequences[start : start + size],
-            checkpoint=checkpoint,
-            model=model,
-            identity=identity,
-            pooling=config.pooling,
-            dtype=config.dtype,
-            per_base=config.per_base,
+    (directory / "work").mkdir(exist_ok=True)
+    began, given = time.monotonic(), _rules(config, loaded)
+    path = directory / "work" / "plan.json"
+    plan = Plan.read(path)
+    if plan is None and sum(_text_size(source.file) for source in sources) <= _SMALL_TEXT:
+        plan = _plan(sources, given, path, SerialRunner())  # mistakes show before Ray is started
+    with _pool(config, loaded, sources, plan, given, address) as pool:
+        plan = plan or _plan(sources, given, path, pool.runner)
+        precision = config.precision
+        if precision == "auto":
+            precision = "bfloat16" if pool.use_gpu else "float32"
+        job = Job(
+            config=config,
+            directory=str(directory),
+            # Numbers of another precision are other numbers: parts that have them are not these.
+            identity=fingerprint({"identity": identity, "precision": precision}),
+            model=loaded.sha256,
+            checkpoint=location(str(loaded.path)),
+            layers=layers,
+            annotations=tuple(plan.annotations),
+            given=given,
+            stems=tuple(stem_of(source.file.path) for source in sources),
+            device="cuda" if pool.use_gpu else "cpu",
+            precision=precision,
         )
-        for start in range(0, len(named), size)
-    ]
+        _announce(config, loaded, plan, directory, pool)
+        if not pool.use_gpu:
+            seconds = estimate_seconds(config, loaded.model, sources, plan, given) / pool.most
+            say(f"  estimate    {clock(seconds)}, by the speed of this process")
+        notes = _run(sources, plan, job, pool)
+    return _finish(sources, plan, job, notes, identity, time.monotonic() - began)
 
 
-def _run(shards: list[Shard], config: EmbedConfig, address: str, identity: str) -> None:
-    missing = [s for s in shards if shard_done(Path(s.path), identity) != len(s.ids)]
-    if len(missing) < len(shards):
-        say(f"  {len(shards) - len(missing)} of {len(shards)} files are done already")
+class LocalPool:
+    """Reads inputs and embeds them in this process, as `EmbeddingPool` does in others."""
+
+    use_gpu, least, most = False, 1, 1
+
+    def __init__(self) -> None:
+        self.runner: Runner = SerialRunner()
+
+    def embed(
+        self, sources: Sequence[Source], parts: Sequence[Part], job: Job
+    ) -> Iterator[tuple[int, Note]]:
+        """Embed parts in their order; yield each one's number and note."""
+        maker = PartMaker(job)
+        places = {(part.source, part.part): part for part in parts}
+        for source in sources:
+            wanted = {part.part for part in parts if part.source == source.index}
+            for unit in source.units():
+                inside = wanted if not unit else wanted & set(unit)
+                for number, block in read_parts(source, unit, job.given.columns, inside):
+                    part = places[source.index, number]
+                    yield part.number, maker.make(part, block)
+
+
+def _pool(
+    config: EmbedConfig,
+    loaded: LoadedCheckpoint,
+    sources: list[Source],
+    plan: Plan | None,
+    given: PlanRules,
+    address: str,
+) -> AbstractContextManager[EmbeddingPool | LocalPool]:
+    """Choose where to work: here for little, on Ray for much or where it is asked for."""
+    asked = config.num_workers is not None or address != LOCAL
+    gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
+    if plan is not None and not (asked or gpu):
+        seconds = estimate_seconds(config, loaded.model, sources, plan, given)
+        if seconds < _SMALL_SECONDS:
+            return nullcontext(LocalPool())
+    from riboray.embedding.pipeline import embedding_pool
+
+    return embedding_pool(config, address)
+
+
+def _plan(sources: list[Source], given: PlanRules, path: Path, runner: Runner) -> Plan:
+    more = f" and {len(sources) - 3} more" if len(sources) > 3 else ""
+    say(f"  reading     {', '.join(source.file.path for source in sources[:3])}{more}")
+    plan = make_plan(sources, given, runner)
+    plan.write(path)
+    return plan
+
+
+def _announce(
+    config: EmbedConfig,
+    loaded: LoadedCheckpoint,
+    plan: Plan,
+    directory: Path,
+    pool: EmbeddingPool | LocalPool,
+) -> None:
+    """Say what is to be made, and refuse what the disk cannot hold."""
+    rows, nucleotides = plan.total("rows"), plan.total("nucleotides")
+    width, layers = loaded.model.config.hidden_size, len(config.layers)
+    sizes = {"float16": 2, "float32": 4}
+    size = rows * (60.0 + layers * width * sizes[config.dtype]) + nucleotides
+    if config.per_base:
+        size += float(layers * width * sizes[config.per_base_dtype]) * nucleotides
+    kind = "GPU" if pool.use_gpu else "CPU"
+    workers = f"{pool.least}" if pool.least == pool.most else f"{pool.least} to {pool.most}"
+    say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
+    say(f"  workers     {workers}, a {kind} each")
+    done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+    advice = "leave out --per-base, use --dtype float16, or write elsewhere"
+    check_disk(directory, max(size - done, 0), advice)
+
+
+def _run(
+    sources: list[Source], plan: Plan, job: Job, pool: EmbeddingPool | LocalPool
+) -> dict[int, Note]:
+    """Embed what is missing; return the notes of all parts."""
+    notes: dict[int, Note] = {}
+    for part in plan.parts:
+        if (note := read_note(job, part)) is not None:
+            notes[part.number] = note
+    missing = [part for part in plan.parts if part.number not in notes]
+    if notes:
+        say(f"  {len(notes)} of {len(plan.parts)} files are done already")
     if not missing:
-        return
-    from riboray.embedding.pipeline import embed_shards
+        return notes
+    parts = {part.number: part for part in plan.parts}
+    total = plan.total("nucleotides")
+    done = sum(parts[number].nucleotides for number in notes)
+    pace = _Pace(total, done)
+    with _closing(Progress("  embedding", done / max(total, 1))) as progress:
+        for number, note in pool.embed(sources, missing, job):
+            notes[number] = note
+            progress.update(*pace.after(parts[number]))
+    return notes
 
-    total = sum(len(shard.ids) for shard in shards)
-    done = total - sum(len(shard.ids) for shard in missing)
-    start, before = time.monotonic(), done
-    progress = Progress("  embedding", done / total)
-    for _, rows in embed_shards(missing, address, config.num_workers):
-        done += rows
-        pace = (done - before) / (time.monotonic() - start)
-        progress.update(done / total, f"{done:,} of {total:,} sequences  {pace:,.0f}/s")
-    progress.close()
+
+@contextmanager
+def _closing(progress: Progress) -> Iterator[Progress]:
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+class _Pace:
+    """How far the work is and how fast it goes."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        self._start = time.monotonic()
+        self._rows = self._nucleotides = 0
+
+    def after(self, part: Part) -> tuple[float, str]:
+        """Return the share done and a line of figures, with one more part."""
+        self._rows += part.rows
+        self._nucleotides += part.nucleotides
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        share = (self._done + self._nucleotides) / max(self._total, 1)
+        rates = f"{self._rows / seconds:,.0f} sequences/s  {self._nucleotides / seconds:,.0f} nt/s"
+        return share, rates
+
+
+def _finish(
+    sources: list[Source],
+    plan: Plan,
+    job: Job,
+    notes: dict[int, Note],
+    identity: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """Write the list of what was left out and the manifest; tidy up; return the summary."""
+    config, directory = job.config, Path(job.directory)
+    rejects = [
+        Reject(sources[part.source].file.path, *left)
+        for part in plan.parts
+        for left in notes[part.number]["left"]
+    ]
+    files = [FileEntry(**entry) for part in plan.parts for entry in notes[part.number]["files"]]
+    if rejects:
+        write_rejects(rejects, directory)
+        files.append(FileEntry.of(directory / "rejects.parquet", len(rejects)))
+    embedded = sum(note["rows"] for note in notes.values())
+    outcomes = Counter(reject.outcome for reject in rejects)
+    counts = {
+        "sequences_read": plan.total("read"),
+        "sequences_embedded": embedded,
+        "sequences_rejected": outcomes["rejected"],
+        "sequences_failed": outcomes["failed"],
+        "sequences_truncated": sum(note["truncated"] for note in notes.values()),
+        "nucleotides": sum(note["nucleotides"] for note in notes.values()),
+    }
+    if counts["sequences_read"] != embedded + len(rejects):
+        raise RiborayError(f"{directory}: records do not add up: {counts}; this is a bug")
+    details = {
+        "per_base": config.per_base,
+        "pooling": config.pooling,
+        "model": job.model,
+        "format": config.format,
+        "layers": list(job.layers),
+        "normalised": config.normalise,
+        "log_likelihood": config.log_likelihood,
+        "precision": job.precision,
+        "inputs": [source.file.path for source in sources],
+    }
+    write_manifest(
+        directory,
+        Manifest(
+            kind=EMBEDDINGS_KIND,
+            fingerprint=identity,
+            files=tuple(files),
+            counts=counts,
+            details=details,
+        ),
+    )
+    shutil.rmtree(directory / "work", ignore_errors=True)
+    for left_over in [*directory.glob(".*.*"), directory / ".lock"]:
+        with suppress(OSError):
+            left_over.unlink()
+    _say_counts(counts, notes)
+    return {
+        "output": str(directory),
+        **counts,
+        "files": len(files),
+        "bytes": sum(entry.bytes for entry in files),
+        "seconds": round(seconds, 3),
+        "sequences_per_s": round(embedded / max(seconds, 1e-9), 1),
+    }
+
+
+def _say_counts(counts: dict[str, int], notes: dict[int, Note]) -> None:
+    say(
+        f"  {counts['sequences_read']:,} read = {counts['sequences_embedded']:,} embedded "
+        f"+ {counts['sequences_rejected']:,} rejected + {counts['sequences_failed']:,} failed"
+    )
+    errors = [note["precision_error"] for note in notes.values() if "precision_error" in note]
+    if errors:
+        say(f"  lower precision changed embeddings by {max(errors):.2g} at most, on a sample")

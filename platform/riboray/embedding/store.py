@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from riboray import __version__
-from riboray.embedding.embedder import Embedder
 from riboray.errors import CorpusError
-from riboray.manifest import atomic_path, read_manifest
+from riboray.manifest import read_manifest
 
-__all__ = ["EMBEDDINGS_KIND", "EmbeddingSet", "embedding_schema", "pool", "write_shard"]
+__all__ = [
+    "EMBEDDINGS_KIND",
+    "EmbeddingSet",
+    "column_name",
+    "embedding_schema",
+    "open_embeddings",
+]
 
 EMBEDDINGS_KIND = "embeddings"
 
-#: Rows, and nucleotides, of a record batch at most: what is in memory at once while embedding.
-_BATCH, _BATCH_NUCLEOTIDES = 256, 200_000
+
+def column_name(kind: str, layer: int, layers: Sequence[int]) -> str:
+    """Return what the column of a layer is called: it is numbered if there are several."""
+    return kind if len(layers) == 1 else f"{kind}_layer_{layer}"
 
 
-def embedding_schema(width: int, dtype: str, per_base: bool, metadata: dict[str, str]) -> pa.Schema:
+def embedding_schema(
+    width: int,
+    dtype: str,
+    metadata: dict[str, str],
+    *,
+    layers: Sequence[int] = (0,),
+    per_base: str | None = None,
+    likelihood: bool = False,
+    annotations: Sequence[str] = (),
+) -> pa.Schema:
     """Return the schema of an embedding file.
 
     Parameters
@@ -34,92 +52,39 @@ def embedding_schema(width: int, dtype: str, per_base: bool, metadata: dict[str,
         Size of an embedding.
     dtype : str
         ``float32`` or ``float16``, of the pooled embeddings.
-    per_base : bool
-        Whether there is a column of base embeddings, in float16.
     metadata : dict of str
         Model, pooling and so on, stored as ``riboray.KEY``.
+    layers : sequence of int
+        Layers that are there.
+    per_base : str, optional
+        Type of the base embeddings; without it there are none.
+    likelihood : bool
+        Whether there are columns of pseudo-log-likelihoods and pseudo-perplexities.
+    annotations : sequence of str
+        Columns carried along from the input: ``taxid``, ``rna_type``, ``family``.
     """
-    pooled = pa.float16() if dtype == "float16" else pa.float32()
+    types = {"float16": pa.float16(), "float32": pa.float32()}
+    pooled = pa.list_(types[dtype], width)
     fields = [
         pa.field("id", pa.string(), nullable=False),
         pa.field("sequence", pa.string(), nullable=False),
         pa.field("length", pa.int32(), nullable=False),
-        pa.field("embedding", pa.list_(pooled, width), nullable=False),
-        pa.field("windows", pa.int16(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
     ]
-    if per_base:
-        fields.append(pa.field("per_base", pa.list_(pa.list_(pa.float16(), width)), nullable=False))
-    text = {**metadata, "schema_version": "1", "riboray_version": __version__}
+    for layer in layers:
+        fields.append(pa.field(column_name("embedding", layer, layers), pooled, nullable=False))
+    fields.append(pa.field("windows", pa.int32(), nullable=False))
+    fields.append(pa.field("truncated", pa.bool_(), nullable=False))
+    if likelihood:
+        fields.append(pa.field("log_likelihood", pa.float32(), nullable=False))
+        fields.append(pa.field("pseudo_perplexity", pa.float32(), nullable=False))
+    for name in annotations:
+        fields.append(pa.field(name, pa.int32() if name == "taxid" else pa.string()))
+    if per_base is not None:
+        bases = pa.list_(pa.list_(types[per_base], width))
+        for layer in layers:
+            fields.append(pa.field(column_name("per_base", layer, layers), bases, nullable=False))
+    text = {**metadata, "schema_version": "2", "riboray_version": __version__}
     return pa.schema(fields, {f"riboray.{k}".encode(): v.encode() for k, v in text.items()})
-
-
-def pool(rows: NDArray[np.float32], how: str) -> NDArray[np.float32]:
-    """Make one embedding of a sequence's base embeddings, shape (n, d): mean, max or first."""
-    one = rows[:1] if how == "first" else rows
-    pooled: NDArray[np.float32] = one.max(axis=0) if how == "max" else one.mean(axis=0)
-    return pooled
-
-
-def write_shard(
-    path: Path,
-    ids: Sequence[str],
-    sequences: Sequence[str],
-    embedder: Embedder,
-    schema: pa.Schema,
-    pooling: str,
-) -> int:
-    """Embed sequences and write them, in their order, whole or not at all; return the rows."""
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
-    ):
-        for start, stop in _batches(sequences):
-            texts = sequences[start:stop]
-            rows = embedder.per_base(texts)
-            writer.write_batch(_batch(ids[start:stop], texts, rows, embedder, schema, pooling))
-    return len(ids)
-
-
-def _batches(sequences: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Cut sequences into runs that fit in memory; a longer one has a run of its own."""
-    start, filled = 0, 0
-    for index, sequence in enumerate(sequences):
-        full = index - start >= _BATCH or filled + len(sequence) > _BATCH_NUCLEOTIDES
-        if index > start and full:
-            yield start, index
-            start, filled = index, 0
-        filled += len(sequence)
-    if len(sequences) > start:
-        yield start, len(sequences)
-
-
-def _batch(
-    ids: Sequence[str],
-    texts: Sequence[str],
-    rows: list[NDArray[np.float32]],
-    embedder: Embedder,
-    schema: pa.Schema,
-    pooling: str,
-) -> pa.RecordBatch:
-    width = embedder.width
-    kind = schema.field("embedding").type.value_type.to_pandas_dtype()
-    pooled = np.stack([pool(r, pooling) for r in rows]).astype(kind)
-    columns = [
-        pa.array(ids, pa.string()),
-        pa.array(texts, pa.string()),
-        pa.array([len(t) for t in texts], pa.int32()),
-        pa.FixedSizeListArray.from_arrays(pa.array(pooled.ravel()), width),
-        pa.array([embedder.windows(len(t)) for t in texts], pa.int16()),
-        pa.array([False] * len(texts)),
-    ]
-    if "per_base" in schema.names:
-        flat = np.concatenate(rows).astype(np.float16).ravel()
-        bases = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-        offsets = np.cumsum([0, *(len(r) for r in rows)], dtype=np.int32)
-        columns.append(pa.ListArray.from_arrays(pa.array(offsets), bases))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 @dataclass(frozen=True)
@@ -142,6 +107,8 @@ class EmbeddingSet:
         How the pooled embeddings were made.
     identity : str
         Hash of what it was made from.
+    details : dict
+        What the manifest says besides: ``format``, ``layers``, ``normalised`` and so on.
     """
 
     directory: Path
@@ -151,6 +118,7 @@ class EmbeddingSet:
     per_base: bool
     pooling: str
     identity: str
+    details: dict[str, Any]
 
     @classmethod
     def open(cls, directory: Path) -> EmbeddingSet:
@@ -166,23 +134,52 @@ class EmbeddingSet:
             raise CorpusError(
                 directory, "no complete embeddings here; make them with `riboray embed`"
             )
-        entries = [entry for entry in manifest.files if entry.name.endswith(".arrow")]
+        ending = ".parquet" if manifest.details.get("format") == "parquet" else ".arrow"
+        entries = [
+            entry
+            for entry in manifest.files
+            if entry.name.endswith(ending) and entry.name != "rejects.parquet"
+        ]
         files = tuple(directory / entry.name for entry in entries)
         models = set()
         for path in files:
-            metadata = read_metadata(path)
-            models.add(metadata.get("model", "unknown"))
-        if len(models) != 1:
+            models.add(read_metadata(path).get("model", "unknown"))
+        if len(models) > 1:
             raise CorpusError(directory, "holds embeddings of different models; make them anew")
         return cls(
             directory,
             files,
             tuple(entry.rows or 0 for entry in entries),
-            models.pop(),
+            str(manifest.details["model"]),
             bool(manifest.details.get("per_base")),
             str(manifest.details.get("pooling", "mean")),
             manifest.fingerprint,
+            manifest.details,
         )
+
+    def check_searchable(self, layers: int) -> None:
+        """Check that the embeddings are those a search compares with.
+
+        Parameters
+        ----------
+        layers : int
+            Layers of the model.
+
+        Raises
+        ------
+        CorpusError
+            If they are no Arrow files, come from another layer than the last, or were scaled.
+        """
+        if (kind := self.details.get("format", "arrow")) != "arrow":
+            raise CorpusError(self.directory, f"holds {kind} files; embed with --format arrow")
+        made_from = self.details.get("layers", [layers])
+        if made_from != [layers]:
+            raise CorpusError(
+                self.directory,
+                f"holds layers {made_from}; a search needs the last, {layers}, alone",
+            )
+        if self.details.get("normalised"):
+            raise CorpusError(self.directory, "embeddings were normalised; a search needs them not")
 
     def __len__(self) -> int:
         return sum(self.rows)
@@ -192,9 +189,81 @@ class EmbeddingSet:
         """Global index of the first row of each file, and the number of rows."""
         return np.cumsum([0, *self.rows], dtype=np.int64)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the files; with ``--format npy``, without the matrices."""
+        return _schema(self.files[0])
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """Ids of all rows, in the order of the input."""
+        return self.column("id")
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all files; of Arrow files it is mapped, not read."""
+        tables = [self.table(number, [name]) for number in range(len(self.files))]
+        return pa.concat_tables(tables)[name]
+
     def table(self, number: int, columns: list[str]) -> pa.Table:
-        """Map some columns of one file; nothing is read until it is used."""
-        return _mapped(self.files[number]).read_all().select(columns)
+        """Return some columns of one file; of an Arrow file they are mapped, not read."""
+        path = self.files[number]
+        if path.suffix == ".parquet":
+            return pq.read_table(path, columns=columns)
+        return _mapped(path).read_all().select(columns)
+
+    def views(self, column: str = "embedding") -> list[NDArray[Any]]:
+        """Return pooled embeddings as one matrix a file, in order.
+
+        Parameters
+        ----------
+        column : str
+            ``embedding``, or ``embedding_layer_4`` and so on if there are several layers.
+
+        Returns
+        -------
+        list of ndarray, shape=(rows, H)
+            Read-only views of the mapped files, without a copy; of Parquet, copies.
+
+        Raises
+        ------
+        CorpusError
+            If there is no such column.
+        """
+        return [self.views_of(number, column) for number in range(len(self.files))]
+
+    def views_of(self, number: int, column: str) -> NDArray[Any]:
+        """Return the pooled embeddings of one file; see `views`."""
+        path = self.files[number]
+        beside = path.with_name(f"{path.stem}.{column}.npy")
+        if beside.is_file():
+            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
+            return matrix
+        if column not in _schema(path).names:
+            raise CorpusError(self.directory, f"has no column {column!r}")
+        values = self.table(number, [column])[column].combine_chunks()
+        flat: NDArray[Any] = values.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(values), -1)
+
+    def to_numpy(self, column: str = "embedding") -> NDArray[Any]:
+        """Return all pooled embeddings as one matrix, shape (n, H): a view if there is one file."""
+        views = self.views(column)
+        return views[0] if len(views) == 1 else np.concatenate(views)
+
+    def per_base_of(self, row: int, column: str = "per_base") -> NDArray[Any]:
+        """Return the base embeddings of one row, counted over all files; shape (length, H)."""
+        ((number, _, local),) = self.by_file(np.array([row]))
+        path = self.files[number]
+        beside = path.with_name(f"{path.stem}.{column}.npy")
+        if beside.is_file():
+            lengths = self.table(number, ["length"])["length"].to_numpy()
+            start = int(lengths[: local[0]].sum())
+            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
+            return matrix[start : start + int(lengths[local[0]])]
+        if column not in _schema(path).names:
+            raise CorpusError(self.directory, f"has no column {column!r}: embed with --per-base")
+        scalar = self.take(number, local, [column])[column][0].values
+        flat: NDArray[Any] = scalar.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(scalar), -1)
 
     def take(self, number: int, rows: NDArray[np.int64], columns: list[str]) -> pa.Table:
         """Read some rows of one file."""
@@ -215,6 +284,17 @@ class EmbeddingSet:
         for number in np.unique(files).tolist():
             places = np.flatnonzero(files == number)
             yield number, places, rows[places] - self.starts[number]
+
+    def base_counts(self, number: int, column: str = "per_base") -> NDArray[np.int64]:
+        """Return how many base embeddings the rows of one file have; shape (rows,)."""
+        path = self.files[number]
+        beside = path.with_name(f"{path.stem}.{column}.npy")
+        lengths = self.table(number, ["length"])["length"].to_numpy().astype(np.int64)
+        if beside.is_file():
+            bases = len(np.load(beside, mmap_mode="r", allow_pickle=False))
+            return lengths if bases == lengths.sum() else np.zeros_like(lengths)
+        found: NDArray[np.int64] = pc.list_value_length(self.table(number, [column])[column])
+        return np.asarray(found, dtype=np.int64)
 
     def base_embeddings(
         self, number: int, rows: NDArray[np.int64]
@@ -239,21 +319,40 @@ def _mapped(path: Path) -> pa.ipc.RecordBatchFileReader:
         raise CorpusError(path, f"not a readable Arrow file ({error}); make it anew") from error
 
 
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".parquet":
+        try:
+            return pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise CorpusError(path, f"not a readable Parquet file ({error})") from error
+    return _mapped(path).schema
+
+
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the ``riboray.`` metadata of an Arrow file."""
-    raw = _mapped(path).schema.metadata or {}
+    """Return the ``riboray.`` metadata of an Arrow or Parquet file."""
+    raw = _schema(path).metadata or {}
     text = {key.decode(): value.decode() for key, value in raw.items()}
     return {
         key.removeprefix("riboray."): v for key, v in text.items() if key.startswith("riboray.")
     }
 
 
-def shard_done(path: Path, identity: str) -> int | None:
-    """Return the rows of a shard that is there, whole and of this work, else None."""
-    if not path.is_file():
-        return None
-    try:
-        metadata = read_metadata(path)
-        return int(json.loads(metadata["rows"])) if metadata.get("identity") == identity else None
-    except (CorpusError, KeyError, ValueError):
-        return None
+def open_embeddings(path: str | Path) -> EmbeddingSet:
+    """Open a directory that `riboray embed` made, without reading it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The directory.
+
+    Returns
+    -------
+    EmbeddingSet
+        ``ids``, ``views()``, ``to_numpy()``, ``column(name)`` and ``per_base_of(row)``.
+
+    Raises
+    ------
+    CorpusError
+        If it is none, is not complete, or is damaged.
+    """
+    return EmbeddingSet.open(Path(path))

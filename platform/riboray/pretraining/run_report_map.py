@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from riboray.corpus.records import is_validation
 from riboray.embedding.embedder import Embedder
-from riboray.embedding.store import pool
+from riboray.embedding.pooling import pool
 
 __all__ = ["EmbeddingMap", "Sample", "draw_sample", "map_embeddings"]
 

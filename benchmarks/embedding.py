@@ -1,0 +1,164 @@
+"""The whole of `riboray embed` beside the bare model, and memory against the number of sequences.
+
+    python -m benchmarks.embedding --checkpoint CHECKPOINT             # about a quarter of an hour
+    python -m benchmarks.embedding --checkpoint CHECKPOINT --memory    # about an hour more
+
+Random RNA with the lengths of `benchmarks.speed`. The bare model embeds and pools a list of
+sequences in a process of its own, on one thread, before and after the jobs, since a shared
+machine's speed drifts. The jobs read FASTA, start Ray, embed, write Arrow files and stop Ray:
+wall-clock time of the command. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+
+
+def bare(checkpoint: str, fasta: str, count: int) -> None:
+    """Embed so many sequences in this process; print sequences a second."""
+    import torch
+
+    from riboray.corpus.sequences import read_sequences
+    from riboray.embedding.embedder import Embedder, Wanted
+    from riboray.model import load_checkpoint
+
+    torch.set_num_threads(1)
+    texts = read_sequences([fasta]).sequences[:count]
+    embedder = Embedder(load_checkpoint(checkpoint).model)
+    wanted = Wanted((embedder.config.num_hidden_layers,))
+    embedder.embed(texts[:200], wanted)
+    start = time.perf_counter()
+    embedder.embed(texts, wanted)
+    print(len(texts) / (time.perf_counter() - start))
+
+
+def bare_rate(given: argparse.Namespace, fasta: Path, count: int) -> float:
+    """Run `bare` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.embedding", "--checkpoint", given.checkpoint]
+    command += ["--bare", str(fasta), "--sequences", str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+class Watch:
+    """Largest resident set of any process of a command, and of its largest group, in bytes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.driver = self.worker = 0
+        self._process = process
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        import psutil
+
+        while self._process.poll() is None:
+            try:
+                parent = psutil.Process(self._process.pid)
+                self.driver = max(self.driver, parent.memory_info().rss)
+                for child in parent.children(recursive=True):
+                    name = " ".join(child.cmdline()[:1])
+                    if name.startswith("ray::"):
+                        self.worker = max(self.worker, child.memory_info().rss)
+            except psutil.Error:
+                pass
+            time.sleep(0.5)
+
+
+def job(
+    given: argparse.Namespace, fasta: Path, output: Path, workers: int, *options: str
+) -> tuple[float, Watch]:
+    """Run `riboray embed`; return its seconds and what it took of memory."""
+    command = [sys.executable, "-m", "riboray.cli", "embed", str(fasta)]
+    command += ["--checkpoint", given.checkpoint, "--output", str(output)]
+    command += ["--num-workers", str(workers), *options]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    watch = Watch(process)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    return time.perf_counter() - start, watch
+
+
+def write(path: Path, count: int) -> int:
+    """Write random RNA; return its nucleotides."""
+    import numpy as np
+
+    generator = np.random.default_rng(1)
+    lengths = np.clip(generator.lognormal(np.log(140), 0.45, count), 70, 440).astype(int)
+    letters = np.frombuffer(b"ACGU", np.uint8)
+    with path.open("wb") as handle:
+        for k, length in enumerate(lengths):
+            handle.write(b">r%d\n%s\n" % (k, generator.choice(letters, length).tobytes()))
+    return int(lengths.sum())
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--sequences", type=int, default=100_000)
+    parser.add_argument("--memory", action="store_true", help="10,000 against 1,000,000 sequences")
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        bare(given.checkpoint, given.bare, given.sequences)
+        return
+    from benchmarks.speed import heading
+
+    print(heading() + "\n")
+    with tempfile.TemporaryDirectory(prefix="riboray-embedding-") as scratch:
+        if given.memory:
+            memory(given, Path(scratch))
+        else:
+            speed(given, Path(scratch))
+
+
+def speed(given: argparse.Namespace, scratch: Path) -> None:
+    """Time the whole job with one worker and with two, beside the bare model."""
+    fasta = scratch / "rnas.fa"
+    nucleotides = write(fasta, given.sequences)
+    few = min(given.sequences, 20_000)
+    rates = [bare_rate(given, fasta, few)]
+    times = {}
+    for workers in (2, 1):
+        times[workers], _ = job(given, fasta, scratch / f"out{workers}", workers)
+        rates.append(bare_rate(given, fasta, few))
+    model = sum(rates) / len(rates)
+    mean = nucleotides / given.sequences
+    print(f"{given.sequences:,} sequences of mean {mean:.0f} nt; bare model, one thread: ", end="")
+    print(", ".join(f"{rate:.0f}" for rate in rates) + f" sequences/s, mean {model:.0f}\n")
+    print("| workers | seconds | sequences/s | share of the bare model on as many threads |")
+    print("|---|---|---|---|")
+    for workers in (1, 2):
+        rate = given.sequences / times[workers]
+        share = rate / model / workers
+        print(f"| {workers} | {times[workers]:.1f} | {rate:,.0f} | {share:.1%} |")
+    print(f"\ntwo workers / one: {times[1] / times[2]:.2f}")
+
+
+def memory(given: argparse.Namespace, scratch: Path) -> None:
+    """Measure the largest resident sets with few and with many sequences."""
+    print("| sequences | driver, MB | largest worker, MB | seconds |")
+    print("|---|---|---|---|")
+    for count in (10_000, 1_000_000):
+        fasta = scratch / f"{count}.fa"
+        write(fasta, count)
+        seconds, watch = job(given, fasta, scratch / f"m{count}", 2)
+        megabytes = f"{watch.driver / 1e6:.0f} | {watch.worker / 1e6:.0f}"
+        print(f"| {count:,} | {megabytes} | {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

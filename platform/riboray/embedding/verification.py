@@ -1,0 +1,184 @@
+"""The verb `verify`: whether embeddings are what their manifest says and their model makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from riboray.console import say
+from riboray.corpus.strings import Strings, hash_rows
+from riboray.embedding.embedder import Embedder, Wanted
+from riboray.embedding.pooling import normalised
+from riboray.embedding.store import EMBEDDINGS_KIND, EmbeddingSet, column_name
+from riboray.errors import CheckpointError, ConfigError, CorpusError
+from riboray.manifest import Manifest, read_manifest
+from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
+
+__all__ = ["VerifyConfig", "verify"]
+
+#: Largest difference between a stored number and a recomputed one. float32: other batches and other
+#: machines round otherwise, by about 1e-6 for numbers of the size of 1. float16 has 11 bits, and a
+#: number of up to 16 is stored to half of 2^-7. bfloat16 arithmetic has 8 bits in every layer.
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 0.25}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Check a directory of embeddings: ``riboray verify EMBEDDINGS``.
+
+    Every file is hashed, every row counted, every length added up; ids must be unique, and a sample
+    is embedded again and compared.
+    """
+
+    POSITIONAL: ClassVar[str] = "embeddings"
+
+    embeddings: list[str] = field(default_factory=list)
+    """Directory that `riboray embed` made; may be given without the flag."""
+    checkpoint: str | None = None
+    """The model, if it is not where it was when the embeddings were made."""
+    sample: int = 64
+    """Sequences to embed again."""
+    seed: int = 0
+    """Which ones."""
+
+    def __post_init__(self) -> None:
+        if len(self.embeddings) != 1:
+            raise ConfigError(f"give one directory of embeddings, not {len(self.embeddings)}")
+        if self.sample < 0:
+            raise ConfigError(f"sample must not be negative, not {self.sample}")
+
+
+def verify(config: VerifyConfig) -> dict[str, Any]:
+    """Check a directory of embeddings; return what was found.
+
+    Raises
+    ------
+    CorpusError
+        At the first thing that is not as it should be; it names the file.
+    ConfigError, CheckpointError
+        If the model cannot be found, or is another one.
+    """
+    directory = Path(config.embeddings[0]).resolve()
+    manifest = read_manifest(directory, EMBEDDINGS_KIND, verify=True)
+    stored = EmbeddingSet.open(directory)  # says so if there is no manifest
+    assert manifest is not None
+    say(f"  {len(manifest.files)} files have the content that the manifest says")
+    _recount(stored, manifest)
+    counts = manifest.counts
+    say(
+        f"  {counts['sequences_read']:,} read = {counts['sequences_embedded']:,} embedded + "
+        f"{counts['sequences_rejected']:,} rejected + {counts['sequences_failed']:,} failed"
+    )
+    difference, compared = None, 0
+    if config.sample:
+        loaded = _model(config, stored)
+        difference, compared = _embed_again(config, stored, loaded)
+        say(f"  {compared} sequences embedded again: largest difference {difference:.2g}")
+    return {
+        "embeddings": str(directory),
+        **counts,
+        "files": len(manifest.files),
+        "compared": compared,
+        "largest_difference": difference,
+    }
+
+
+def _recount(stored: EmbeddingSet, manifest: Manifest) -> None:
+    """Compare rows, lengths, ids and rejects with what the manifest says."""
+    counts, nucleotides = manifest.counts, 0
+    hashes = []
+    for number, path in enumerate(stored.files):
+        table = stored.table(number, ["id", "length", "sequence"])
+        if len(table) != stored.rows[number]:
+            raise CorpusError(path, f"has {len(table)} rows, not {stored.rows[number]}")
+        lengths = table["length"].to_numpy()
+        if not np.array_equal(Strings.from_arrow(table["sequence"]).lengths, lengths):
+            raise CorpusError(path, "has lengths that are not those of its sequences")
+        _check_matrices(stored, number, lengths)
+        nucleotides += int(lengths.sum())
+        ids = Strings.from_arrow(table["id"])
+        hashes.append(hash_rows(ids.data, ids.offsets))
+    if nucleotides != counts["nucleotides"]:
+        reason = f"holds {nucleotides} nucleotides, not {counts['nucleotides']}"
+        raise CorpusError(stored.directory, reason)
+    every = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+    if len(np.unique(every)) < len(every):
+        raise CorpusError(stored.directory, "holds an id twice")
+    rejects = stored.directory / "rejects.parquet"
+    left = pq.read_metadata(rejects).num_rows if rejects.is_file() else 0
+    if counts["sequences_read"] != len(stored) + left:
+        reason = f"{counts['sequences_read']} read, but {len(stored)} embedded and {left} left out"
+        raise CorpusError(stored.directory, reason)
+
+
+def _check_matrices(stored: EmbeddingSet, number: int, lengths: NDArray[np.int32]) -> None:
+    """Check the shapes of a file's embeddings, and that all are finite."""
+    layers = stored.details["layers"]
+    for layer in layers:
+        rows = stored.views_of(number, column_name("embedding", layer, layers))
+        if len(rows) != len(lengths) or not np.isfinite(rows).all():
+            raise CorpusError(stored.files[number], "has embeddings missing or not finite")
+        if stored.per_base:
+            name = column_name("per_base", layer, layers)
+            if not np.array_equal(stored.base_counts(number, name), lengths):
+                raise CorpusError(stored.files[number], "has base embeddings missing")
+
+
+def _model(config: VerifyConfig, stored: EmbeddingSet) -> LoadedCheckpoint:
+    path = config.checkpoint
+    if path is None:
+        resolved = stored.directory / "resolved_config.yaml"
+        try:
+            path = str(yaml.safe_load(resolved.read_text("utf-8"))["checkpoint"])
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise ConfigError(f"{resolved} does not name the model: give --checkpoint") from error
+        if not Path(path).exists():
+            raise ConfigError(f"the model is no longer at {path}: give --checkpoint, or --sample 0")
+    loaded = load_checkpoint(Path(path).resolve())
+    if loaded.sha256 != stored.model:
+        raise CheckpointError(path, "is not the model that made the embeddings")
+    return loaded
+
+
+def _embed_again(
+    config: VerifyConfig, stored: EmbeddingSet, loaded: LoadedCheckpoint
+) -> tuple[float, int]:
+    """Embed a sample; return the largest difference and the number of sequences."""
+    generator = np.random.default_rng(config.seed)
+    count = min(config.sample, len(stored))
+    rows = np.sort(generator.choice(len(stored), count, replace=False))
+    layers = tuple(stored.details["layers"])
+    embedder, worst = Embedder(loaded.model), 0.0
+    for number, _, local in stored.by_file(rows):
+        texts = stored.take(number, local, ["sequence"])["sequence"].to_pylist()
+        made = embedder.embed(texts, Wanted(layers, stored.pooling, stored.per_base))
+        for layer in layers:
+            pooled = made.pooled[layer]
+            pooled = normalised(pooled) if stored.details["normalised"] else pooled
+            kept = stored.views_of(number, column_name("embedding", layer, layers))[local]
+            worst = max(worst, _compare(stored, number, kept, pooled))
+            if stored.per_base:
+                name = column_name("per_base", layer, layers)
+                for k, row in enumerate(local.tolist()):
+                    bases = stored.per_base_of(int(stored.starts[number]) + row, name)
+                    worst = max(worst, _compare(stored, number, bases, made.per_base[layer][k]))
+    return worst, count
+
+
+def _compare(
+    stored: EmbeddingSet, number: int, kept: NDArray[Any], made: NDArray[np.float32]
+) -> float:
+    found = float(np.abs(kept.astype(np.float32) - made).max(initial=0))
+    limit = _TOLERANCES[str(kept.dtype)]
+    if stored.details["precision"] != "float32":
+        limit = _TOLERANCES["bfloat16"]
+    if found > limit:
+        reason = f"embeddings differ by {found:.2g} from what the model makes (limit {limit:g})"
+        raise CorpusError(stored.files[number], reason)
+    return found

@@ -1,0 +1,217 @@
+"""`riboray embed` and `riboray verify` as their user runs them, on a real Ray, with real faults."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import riboray as library
+from riboray.embedding.embedder import Embedder
+from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from tests.conftest import random_sequences
+from tests.integration.helpers import kill, riboray, start, wait_for
+from tests.integration.test_align import write_fasta
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A model that takes its time, and RNAs in three kinds of file."""
+    folder = tmp_path_factory.mktemp("embed")
+    torch.manual_seed(3)
+    save_checkpoint(RnaBertForPreTraining(RnaBertConfig()), folder / "model")
+    rng = np.random.default_rng(12)
+    plain = random_sequences(rng, 700, 20, 200)
+    plain[333] = random_sequences(rng, 1, 3000, 3000)[0]
+    packed = random_sequences(rng, 300, 20, 200)
+    table = random_sequences(rng, 300, 20, 200)
+    write_fasta(folder / "plain.fa", plain, "p")
+    text = "".join(f">z{k}\n{s}\n" for k, s in enumerate(packed))
+    (folder / "packed.fa.gz").write_bytes(gzip.compress(text.encode()))
+    names = [f"t{k}" for k in range(300)]
+    columns = {"name": names, "seq": table, "rna_type": ["tRNA", None] * 150}
+    pq.write_table(pa.table(columns), folder / "table.parquet", row_group_size=100)
+    everything = [*plain, *packed, *table]
+    ids = [f"p{k}" for k in range(700)] + [f"z{k}" for k in range(300)] + names
+    return folder, ids, everything
+
+
+COMMON = ["embed", "plain.fa", "packed.fa.gz", "table.parquet", "--checkpoint", "model"]
+COMMON += ["--shard-bytes", "8000", "--num-workers", "2", "--output"]
+
+
+def contents(folder):
+    """Every file of a finished output that a reader sees."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(work):
+    folder, _ids, _texts = work
+    code, out, err = riboray(*COMMON, "whole", cwd=folder)
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def test_all_inputs_in_their_order(work, undisturbed):
+    folder, ids, texts = work
+    summary, err = undisturbed
+    assert summary["sequences_read"] == summary["sequences_embedded"] == 1300
+    assert "1,300 read = 1,300 embedded + 0 rejected + 0 failed" in err
+    assert "1,300 sequences, " in err
+    assert "; about " in err
+    stored = library.open_embeddings(folder / "whole")
+    assert stored.ids.to_pylist() == ids
+    assert stored.column("rna_type").to_pylist() == [None] * 1000 + ["tRNA", None] * 150
+    assert stored.column("windows")[333].as_py() == 13
+    some = [0, 5, 333, 699, 700, 850, 1000, 1299]
+    embedder = Embedder(load_checkpoint(folder / "model").model)
+    expected = [rows.mean(axis=0) for rows in embedder.per_base([texts[k] for k in some])]
+    np.testing.assert_allclose(stored.to_numpy()[some], expected, atol=1e-5)
+    code, out, err = riboray("verify", "whole", cwd=folder)
+    assert code == 0, err
+    assert json.loads(out)["largest_difference"] < 1e-5
+
+
+def pool_workers(process):
+    """The processes of the actors that embed."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "_Worker" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_workers_and_driver_are_killed_and_nothing_changes(work, undisturbed):
+    folder, _, _ = work
+    output = folder / "killed"
+    process = start([*COMMON, "killed"], folder)
+    wait_for(lambda: len(list(output.glob("*.arrow"))) >= 3)
+    victims = pool_workers(process)
+    assert victims, "no worker to kill"
+    victims[0].kill()
+    before = len(list(output.glob("*.arrow")))
+    wait_for(lambda: len(list(output.glob("*.arrow"))) >= before + 3)
+    assert process.poll() is None
+    second, _, err = riboray(*COMMON, "killed", cwd=folder)
+    assert second == 2
+    assert "another process is embedding into it" in err
+    assert kill(process) == -9
+    done = {path: path.stat().st_mtime_ns for path in output.glob("*.arrow")}
+    torn = sorted(done)[1]
+    torn.write_bytes(torn.read_bytes()[:1000])
+    code, _out, err = riboray(*COMMON, "killed", cwd=folder)
+    assert code == 0, err
+    assert "files are done already" in err
+    unchanged = [p for p in done if p != torn and p.stat().st_mtime_ns == done[p]]
+    assert len(unchanged) >= len(done) - 2, "what was done is not done again"
+    assert contents(output) == contents(folder / "whole") | {
+        "resolved_config.yaml": (output / "resolved_config.yaml").read_bytes(),
+        "owner.json": (output / "owner.json").read_bytes(),
+        "manifest.json": (folder / "whole" / "manifest.json").read_bytes(),
+    }
+
+
+def test_ctrl_c_and_on(work, undisturbed):
+    folder, _, _ = work
+    output = folder / "stopped"
+    process = start([*COMMON, "stopped"], folder)
+    wait_for(lambda: len(list(output.glob("*.arrow"))) >= 2)
+    assert kill(process, signal.SIGINT) == 130
+    _, err = process.communicate()
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    code, _, err = riboray(*COMMON, "stopped", "--num-workers", "1", cwd=folder)
+    assert code == 0, err
+    for name, content in contents(folder / "whole").items():
+        if name.endswith(".arrow"):
+            assert (output / name).read_bytes() == content
+
+
+def test_a_disk_that_fills_up(work, tmp_path):
+    folder, _, _ = work
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        code, _, err = riboray(*COMMON, disk / "out", cwd=folder)
+        assert code == 2
+        assert "are needed, but only" in err
+        assert not (disk / "out").exists()
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        process = start([*COMMON, disk / "out", "--num-workers", "1"], folder)
+        wait_for(lambda: list((disk / "out").glob("*.arrow")))
+        with (disk / "filler").open("wb") as sink:
+            left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            sink.write(b"x" * max(left - 30_000, 0))
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 1
+        assert "No space left" in err
+        assert "Traceback" not in err
+        (disk / "filler").unlink()
+        code, out, err = riboray(*COMMON, disk / "out", cwd=folder)
+        assert code == 0, err
+        assert json.loads(out)["sequences_embedded"] == 1300
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_corpus_is_input(work):
+    folder, ids, _ = work
+    code, _, err = riboray(
+        *("ingest", "plain.fa", "--output", "corpus", "--on-long", "truncate"),
+        *("--validation-share", "0.2"),
+        cwd=folder,
+    )
+    assert code == 0, err
+    code, _out, err = riboray(
+        *("embed", "corpus", "--checkpoint", "model", "--output", "of_corpus"),
+        *("--per-base", "--layers=[0,6]", "--format", "parquet"),
+        cwd=folder,
+    )
+    assert code == 0, err
+    stored = library.open_embeddings(folder / "of_corpus")
+    ids = [i if i != "p333" else "p333/1-440" for i in ids[:700]]  # the one cut by ingesting
+    assert sorted(stored.ids.to_pylist()) == sorted(ids)
+    assert {"embedding_layer_0", "per_base_layer_6"} <= set(stored.schema.names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nowhere.fa"], "no such file"),
+        (["plain.fa", "--layers=[7]"], "layers 0 to 6"),
+        (["plain.fa", "--device", "gpu"], "the cluster has no GPU"),
+        (["empty.fa"], "is empty"),
+        (["torn.fa.gz"], "ends too early"),
+    ],
+)
+def test_mistakes(work, options, message):
+    folder, _, _ = work
+    (folder / "empty.fa").write_text("")
+    (folder / "torn.fa.gz").write_bytes((folder / "packed.fa.gz").read_bytes()[:-200])
+    code, _, err = riboray(
+        "embed", *options, "--checkpoint", "model", "--output", "never", cwd=folder
+    )
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not (folder / "never").exists()
