@@ -1,7 +1,8 @@
 """The whole of `riboray embed` beside the bare model, and memory against the number of sequences.
 
     python -m benchmarks.embedding --checkpoint CHECKPOINT             # about a quarter of an hour
-    python -m benchmarks.embedding --checkpoint CHECKPOINT --memory    # about an hour more
+    python -m benchmarks.embedding --checkpoint CHECKPOINT --shares    # half a minute
+    python -m benchmarks.embedding --checkpoint CHECKPOINT --memory    # an hour; a tiny one: less
 
 Random RNA with the lengths of `benchmarks.speed`. The bare model embeds and pools a list of
 sequences in a process of its own, on one thread, before and after the jobs, since a shared
@@ -18,7 +19,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[name] = "1"
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--sequences", type=int, default=100_000)
     parser.add_argument("--memory", action="store_true", help="10,000 against 1,000,000 sequences")
+    parser.add_argument("--shares", action="store_true", help="where one process spends its time")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.bare:
@@ -119,7 +123,9 @@ def main() -> None:
 
     print(heading() + "\n")
     with tempfile.TemporaryDirectory(prefix="riboray-embedding-") as scratch:
-        if given.memory:
+        if given.shares:
+            shares(given, Path(scratch))
+        elif given.memory:
             memory(given, Path(scratch))
         else:
             speed(given, Path(scratch))
@@ -146,6 +152,61 @@ def speed(given: argparse.Namespace, scratch: Path) -> None:
         share = rate / model / workers
         print(f"| {workers} | {times[workers]:.1f} | {rate:,.0f} | {share:.1%} |")
     print(f"\ntwo workers / one: {times[1] / times[2]:.2f}")
+
+
+def shares(given: argparse.Namespace, scratch: Path) -> None:
+    """Time the parts of one process's work, and compare the model with the matrix product."""
+    import numpy as np
+    import torch
+
+    from riboray.embedding import driver, embedder, shards
+    from riboray.embedding.config import EmbedConfig
+    from riboray.pretraining.meter import matmul_ceiling
+
+    torch.set_num_threads(1)
+    fasta = scratch / "rnas.fa"
+    write(fasta, 6_000)
+    spent: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+        return call
+
+    def run(folder: str) -> None:
+        options = {"input": [str(fasta)], "checkpoint": given.checkpoint}
+        driver.embed(EmbedConfig(**options, output=str(scratch / folder)))
+
+    run("warm")
+    embedder.encode_packed = timed("tokenising", embedder.encode_packed)
+    embedder.Embedder.states = timed("the model", embedder.Embedder.states)
+    embedder.pool_packed = timed("pooling", embedder.pool_packed)
+    embedder.Embedder.embed = timed("embedding", embedder.Embedder.embed)
+    shards.PartMaker.make = timed("parts", shards.PartMaker.make)
+    driver.make_plan = timed("reading the input once before", driver.make_plan)
+    driver._SMALL_SECONDS = np.inf
+    driver.estimate_seconds = lambda *_: 0.0
+    run("measured")
+    total = spent["parts"] + spent["reading the input once before"]
+    spent["screening, writing, hashing, fsync"] = spent["parts"] - spent.pop("embedding")
+    del spent["parts"]
+    for name, seconds in spent.items():
+        print(f"| {name} | {seconds:.2f} s | {seconds / total:.1%} |")
+    lengths = np.array([len(line) for line in fasta.read_text().splitlines()[1::2]])
+    config = embedder.Embedder(shards.load_checkpoint(given.checkpoint).model).config
+    work = config.num_hidden_layers * float(config.layer_flops(lengths).sum())
+    ceiling = matmul_ceiling(torch.device("cpu"), torch.float32)
+    rate = work / spent["the model"]
+    print(
+        f"\nthe model: {rate / 1e9:.1f} GFLOP/s, {rate / ceiling:.0%} of a matrix product's ",
+        end="",
+    )
+    print(f"{ceiling / 1e9:.1f}")
 
 
 def memory(given: argparse.Namespace, scratch: Path) -> None:

@@ -25,23 +25,6 @@ from tests.integration.helpers import TINY, kill, records, start, wait_for
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """Ray nodes on this machine that can be killed one by one; gone at the end."""
-    from ray.cluster_utils import Cluster
-
-    # Nodes inherit this process's settings: a cluster's looks out for notices to its machines.
-    monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
-    )
-    try:
-        yield nodes
-    finally:
-        nodes.shutdown()
-
-
 def steps(run_folder):
     return [r for r in records(run_folder) if r["kind"] == "train"]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import riboray as library
+from riboray.cli import main
 from riboray.embedding.embedder import Embedder
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences
@@ -126,6 +127,34 @@ def test_workers_and_driver_are_killed_and_nothing_changes(work, undisturbed):
     }
 
 
+def test_nodes_come_and_go(work, undisturbed, cluster):
+    """More workers wanted than there is room for; a node killed, another added: the same files."""
+    folder, _, _ = work
+    output = folder / "elastic"
+    node = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    port = cluster.address.rpartition(":")[2]
+    address = ["--ray-address", f"127.0.0.1:{port}"]
+    command = [*COMMON, "elastic", "--num-workers", "[1, 3]", *address]
+    process = start(command, folder, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+
+    def files():
+        return len(list(output.glob("*.arrow")))
+
+    try:
+        wait_for(lambda: files() >= 3)
+        cluster.remove_node(node, allow_graceful=False)
+        cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        _, err = process.communicate(timeout=400)
+    finally:
+        if process.poll() is None:
+            kill(process)
+    assert process.returncode == 0, err
+    assert "workers     1 to 3" in err
+    for name, content in contents(folder / "whole").items():
+        if name.endswith(".arrow"):
+            assert (output / name).read_bytes() == content
+
+
 def test_ctrl_c_and_on(work, undisturbed):
     folder, _, _ = work
     output = folder / "stopped"
@@ -192,6 +221,22 @@ def test_a_corpus_is_input(work):
     ids = [i if i != "p333" else "p333/1-440" for i in ids[:700]]  # the one cut by ingesting
     assert sorted(stored.ids.to_pylist()) == sorted(ids)
     assert {"embedding_layer_0", "per_base_layer_6"} <= set(stored.schema.names)
+
+
+def test_inputs_over_http(work, undisturbed, server):
+    """The same sequences from a server as from the disk, and what is not there."""
+    folder, ids, _ = work
+    served, url = server
+    for name in ("plain.fa", "packed.fa.gz", "table.parquet"):
+        (served / name).write_bytes((folder / name).read_bytes())
+    addresses = [f"{url}/{name}" for name in ("plain.fa", "packed.fa.gz", "table.parquet")]
+    common = ["--checkpoint", str(folder / "model"), "--shard-bytes", "8000"]
+    assert main(["embed", *addresses, *common, "--output", str(folder / "remote")]) == 0
+    stored = library.open_embeddings(folder / "remote")
+    assert stored.ids.to_pylist() == ids
+    here = library.open_embeddings(folder / "whole").to_numpy()
+    assert np.array_equal(stored.to_numpy(), here)
+    assert main(["embed", f"{url}/none.fa", *common, "--output", str(folder / "none")]) == 2
 
 
 @pytest.mark.parametrize(

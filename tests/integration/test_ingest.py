@@ -6,15 +6,12 @@ import contextlib
 import functools
 import gzip
 import hashlib
-import http.server
-import io
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -220,43 +217,6 @@ def test_a_full_disk_loses_nothing(tmp_path):
         assert json.loads(out)["sequences_read"] == 120_000
     finally:
         subprocess.run(["umount", str(disk)], check=False)
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, with Range, as any object store does."""
-
-    def send_head(self):
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return None
-        size = path.stat().st_size
-        first, last = 0, size - 1
-        asked = self.headers.get("Range")
-        if asked:
-            low, _, high = asked.removeprefix("bytes=").partition("-")
-            first, last = int(low), min(int(high or last), last)
-        self.send_response(206 if asked else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(last - first + 1))
-        if asked:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
-        self.end_headers()
-        return io.BytesIO(path.read_bytes()[first : last + 1])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{found.server_port}"
-        found.shutdown()
 
 
 def test_inputs_over_http(server, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from riboray.console import say
 from riboray.corpus.pipeline import RayRunner
 from riboray.corpus.screening import Block
 from riboray.embedding.config import EmbedConfig
@@ -187,6 +188,8 @@ class _Crew:
             done, _ = ray.wait(
                 [*self._running, *self._awaited], num_returns=1, fetch_local=False, timeout=60
             )
+            if not done and not self._there:
+                say("  waiting     the cluster has no room for a process yet")
             for reference in done:
                 if reference in self._awaited:
                     self._welcome(reference)
