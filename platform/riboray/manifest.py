@@ -203,8 +203,9 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
 
 
 def _holds_something(directory: Path) -> bool:
-    """Tell whether a directory is not empty, but for a marker that was never finished."""
-    return any(not entry.name.startswith(f".{OWNER_NAME}.") for entry in directory.iterdir())
+    """Tell whether a directory is not empty, but for a lock and a marker never finished."""
+    ours = (f".{OWNER_NAME}.", ".lock")
+    return any(not entry.name.startswith(ours) for entry in directory.iterdir())
 
 
 def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
@@ -244,7 +245,10 @@ def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
             directory,
             f"holds {kind} of other inputs or options; choose another --output or remove it",
         )
-    return read_manifest(directory, kind)
+    manifest = read_manifest(directory, kind)
+    if manifest is not None and manifest.fingerprint != identity:
+        raise OutputError(directory, f"holds {kind} of other inputs or options; remove it")
+    return manifest
 
 
 @contextmanager

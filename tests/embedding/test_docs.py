@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, random_sequences
-from tests.embedding.test_shards import checkpoint, embed_here, write  # noqa: F401
+from tests.embedding.test_shards import embed_here, write
 
 TEXT = (ROOT / "docs" / "embedding.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -16,7 +16,7 @@ NEEDED = ("polars", "duckdb", "pandas", "sklearn", "anndata")
 
 
 @pytest.fixture(scope="module")
-def folder(checkpoint, tmp_path_factory):  # noqa: F811
+def folder(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     texts = random_sequences(np.random.default_rng(4), 60, 30, 60)
     embed_here(folder, checkpoint, write(folder, texts), per_base=True, shard_bytes=900)

@@ -17,13 +17,13 @@ from riboray.embedding.mapping import MapConfig, colour_by, make_map, palette_of
 from riboray.embedding.mapping_page import map_page
 from riboray.errors import ConfigError, CorpusError
 from tests.conftest import random_sequences
-from tests.embedding.test_shards import checkpoint, embed_here, write  # noqa: F401
+from tests.embedding.test_shards import embed_here, write
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
-def embedded(checkpoint, tmp_path_factory):  # noqa: F811
+def embedded(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("map")
     texts = random_sequences(np.random.default_rng(4), 80, 10, 60)
     embed_here(folder, checkpoint, write(folder, texts), shard_bytes=2000)
@@ -124,6 +124,23 @@ def test_no_embeddings_and_no_table(embedded, tmp_path, capsys):
             )
         )
     assert EmbedConfig(input=["x"], checkpoint="y").layers == [-1]
+
+
+def test_ids_of_a_table_are_text(embedded, tmp_path):
+    """001 is not 1, NA is a name; and a dollar sign in a name begins no formula."""
+    table = tmp_path / "t.tsv"
+    table.write_text("id\tkind\ns1\ta $\\foo$ b\n001\tx\nNA\ty\n")
+    options = {"embeddings": [str(embedded / "out")], "method": "pca", "color_by": "kind"}
+    made = make_map(MapConfig(**options, metadata=str(table), output=str(tmp_path / "m.html")))
+    assert made["points"] == 80
+    table.write_text("id\tkind\n001\tx\n1.10\ty\n")
+    with pytest.raises(CorpusError, match="names none of the sequences"):
+        make_map(MapConfig(**options, metadata=str(table)))
+    table.write_text("id\tkind\tkind\ns1\tx\ty\n")
+    with pytest.raises(CorpusError, match="two columns of one name"):
+        make_map(MapConfig(**options, metadata=str(table)))
+    numbers = colour_by(("n", pa.array([2**60 + 1, 5])))
+    assert numbers.groups[1] == 0
 
 
 def test_a_hundred_thousand_points_in_a_browser(tmp_path, rng, request):

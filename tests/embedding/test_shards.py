@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import numpy as np
 import pyarrow.dataset
@@ -18,27 +19,19 @@ from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.pooling import pool
 from riboray.embedding.reading import read_parts
 from riboray.embedding.shards import Job, PartMaker, stem_of
-from riboray.embedding.store import EMBEDDINGS_KIND
+from riboray.embedding.sinks import open_sink
+from riboray.embedding.store import EMBEDDINGS_KIND, embedding_schema
 from riboray.embedding.verification import VerifyConfig, verify
-from riboray.errors import CheckpointError, ConfigError, CorpusError, RiborayError
-from riboray.manifest import claim, read_manifest
-from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from riboray.errors import (
+    ConfigError,
+    CorpusError,
+    FastaError,
+    OutputError,
+    RiborayError,
+)
+from riboray.manifest import claim
+from riboray.model import load_checkpoint
 from tests.conftest import random_sequences
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(5)
-    config = RnaBertConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=16,
-        max_position_embeddings=60,
-    )
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    save_checkpoint(RnaBertForPreTraining(config), folder)
-    return folder
 
 
 def write(folder, sequences):
@@ -79,7 +72,7 @@ def embed_here(folder, checkpoint, inputs, spoil=lambda maker: None, **options):
         source = sources[part.source]
         unit = next(u for u in source.units() if not u or part.part in u)
         ((_, block),) = read_parts(source, unit, given.columns, [part.part])
-        notes[part.number] = maker.make(part, block)
+        notes[part.number] = driver._slim(maker.make(part, block))
     return driver._finish(sources, plan, job, notes, "abc", 1.0)
 
 
@@ -221,6 +214,75 @@ def test_if_all_fail_it_is_not_them(checkpoint, tmp_path):
     assert not list((tmp_path / "out").glob("*.arrow"))
 
 
+def test_if_all_fail_one_by_one_it_is_not_them_either(checkpoint, tmp_path):
+    """Parts of one record each: only the whole tells."""
+    inputs = write(tmp_path, ["NACGU" * 12, "ACGNU" * 12])
+    with pytest.raises(RiborayError, match="no sequence can be embedded; the first: .*no luck"):
+        embed_here(tmp_path, checkpoint, inputs, poison, shard_bytes=64)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not list((tmp_path / "out" / "work").glob("0*.json")), "to be done anew"
+
+
+def test_what_is_done_outlives_an_input_that_vanishes(checkpoint, tmp_path, rng, monkeypatch):
+    texts = random_sequences(rng, 60, 5, 60)
+    inputs = write(tmp_path, texts)
+    config = EmbedConfig(
+        input=inputs, checkpoint=str(checkpoint), output=str(tmp_path / "out"), shard_bytes=300
+    )
+    away = tmp_path / "away.fa"
+    slim = driver._slim
+
+    def vanish(note):
+        if len(list((tmp_path / "out").glob("*.arrow"))) == 4 and not away.exists():
+            (tmp_path / "rnas.fa").rename(away)
+        return slim(note)
+
+    monkeypatch.setattr(driver, "_slim", vanish)
+    with pytest.raises(FastaError, match="no such file"):
+        driver.embed(config)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.arrow")}
+    assert len(done) == 4
+    away.rename(tmp_path / "rnas.fa")
+    monkeypatch.setattr(driver, "_slim", slim)
+    assert driver.embed(config)["sequences_embedded"] == 60
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())
+    assert verify(VerifyConfig(embeddings=[str(tmp_path / "out")]))["compared"] == 60
+
+
+def test_another_runs_directory_is_told_by_its_manifest(checkpoint, tmp_path, rng):
+    inputs = write(tmp_path, random_sequences(rng, 5, 5, 60))
+    options = {"input": inputs, "checkpoint": str(checkpoint), "output": str(tmp_path / "out")}
+    driver.embed(EmbedConfig(**options))
+    other = EmbedConfig(**options, pooling="max")
+    with pytest.raises(OutputError, match="other inputs or options"):
+        driver.embed(other)
+    (tmp_path / "second").mkdir()
+    driver.embed(EmbedConfig(**{**options, "output": str(tmp_path / "second")}, pooling="max"))
+    owner = tmp_path / "second" / "owner.json"  # as if two had made it at the same time
+    (tmp_path / "out" / "owner.json").write_bytes(owner.read_bytes())
+    with pytest.raises(OutputError, match="other inputs or options"):
+        driver.embed(other)
+
+
+def test_a_full_disk_ends_no_process(checkpoint, tmp_path):
+    """A NumPy file is mapped: its room is claimed before it is written to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        schema = embedding_schema(24, "float32", {})
+        with (
+            pytest.raises(OSError, match="No space left"),
+            open_sink("npy", disk / "x", schema, 10_000, 0),
+        ):
+            pass
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_numbers_beyond_float16_are_not_stored_as_infinity(checkpoint, tmp_path):
     def enlarge(maker):
         with torch.no_grad():
@@ -244,55 +306,6 @@ def test_lower_precision_is_measured(checkpoint, tmp_path, rng, capsys):
     assert 1e-7 < float(found) < 0.1
 
 
-def spoil_and_seal(folder, number, change):
-    """Change a file and make the manifest agree, as no accident would."""
-    import json
-
-    from riboray.manifest import FileEntry
-
-    manifest = json.loads((folder / "manifest.json").read_text())
-    path = folder / manifest["files"][number]["name"]
-    change(path)
-    entry = FileEntry.of(path, manifest["files"][number]["rows"])
-    manifest["files"][number] = vars(entry)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_verify_finds_what_is_wrong(checkpoint, tmp_path, rng):
-    out = tmp_path / "out"
-    texts = random_sequences(rng, 60, 5, 50)
-    embed_here(tmp_path, checkpoint, write(tmp_path, texts), format="npy")
-    check = VerifyConfig(embeddings=[str(out)])
-    assert verify(check)["largest_difference"] < 1e-5
-    matrix = next(out.glob("*.npy"))
-    good = matrix.read_bytes()
-    matrix.write_bytes(good[:-1] + b"x")
-    with pytest.raises(CorpusError, match="other content"):
-        verify(check)
-    matrix.write_bytes(good)
-
-    def shift(path):
-        np.save(path, np.load(path) + np.float32(0.01))
-
-    spoil_and_seal(out, 0, shift)
-    with pytest.raises(CorpusError, match="differ by 0.01"):
-        verify(check)
-    spoil_and_seal(out, 0, lambda path: np.save(path, np.load(path)[:-1]))
-    with pytest.raises(CorpusError, match="missing or not finite"):
-        verify(check)
-    other = tmp_path / "other"
-    torch.manual_seed(9)
-    save_checkpoint(RnaBertForPreTraining(load_checkpoint(checkpoint).model.config), other)
-    matrix.write_bytes(good)
-    spoil_and_seal(out, 0, lambda path: path.write_bytes(good))
-    with pytest.raises(CheckpointError, match="not the model"):
-        verify(VerifyConfig(embeddings=[str(out)], checkpoint=str(other)))
-    (out / "resolved_config.yaml").write_text("checkpoint: /gone\n")
-    with pytest.raises(ConfigError, match="no longer at /gone"):
-        verify(check)
-    assert read_manifest(out, EMBEDDINGS_KIND) is not None
-
-
 @pytest.mark.parametrize(
     ("path", "stem"),
     [
@@ -300,6 +313,7 @@ def test_verify_finds_what_is_wrong(checkpoint, tmp_path, rng):
         ("s3://bucket/x.y.FASTA.bgz?region=eu", "x.y"),
         ("sequences-00003.parquet", "sequences-00003"),
         ("odd name\u00fc;.fa", "odd_name\u00fc_"),
+        ("\u6838" * 70 + ".fa", "\u6838" * 26),
         (".fa", "input"),
     ],
 )

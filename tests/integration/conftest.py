@@ -16,6 +16,14 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self):
         path = Path(self.translate_path(self.path))
+        if path.name == "busy.fa":
+            self.send_error(503)
+            return None
+        if path.name == "broken.fa":  # promises more than it sends
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            return io.BytesIO(b">a\nACGU\n")
         if not path.is_file():
             self.send_error(404)
             return None

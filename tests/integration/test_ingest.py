@@ -237,6 +237,10 @@ def test_inputs_over_http(server, tmp_path, monkeypatch):
     assert found.counts["families_read"] == 9
     with pytest.raises(InputError, match=r"nothing.fa: no such file"):
         ingest(IngestConfig(corpus=[f"{url}/nothing.fa"], output=str(tmp_path / "n")))
+    for name, message in (("busy", "HTTP status 503"), ("broken", "the connection broke")):
+        with pytest.raises(InputError, match=message) as failed:
+            ingest(IngestConfig(corpus=[f"{url}/{name}.fa"], output=str(tmp_path / "n")))
+        assert failed.value.exit_code == 1, "it may be there the next time"
     with pytest.raises(InputError, match="no way to read it"):
         ingest(IngestConfig(corpus=["gopher://x/y.fa"], output=str(tmp_path / "n")))
 

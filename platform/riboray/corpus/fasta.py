@@ -230,8 +230,8 @@ def read_part(path: str, size: int, part: int, part_bytes: int | None = None) ->
     with opened_raw(path, FastaError, "FASTA") as handle:
         if handle.seek(0, 2) != size:
             raise FastaError(path, "has changed while it was read")
-        begin = _next_record(handle, part * share, path) if part else 0
         end = min((part + 1) * share, size)
+        begin = _next_record(handle, part * share, path, end) if part else 0
         if begin >= end:
             return b""
         stop = _next_record(handle, end, path) if end < size else size
@@ -244,8 +244,11 @@ def read_part(path: str, size: int, part: int, part_bytes: int | None = None) ->
     return text
 
 
-def _next_record(handle: BinaryIO, offset: int, path: str) -> int:
-    """Return where the first record at or after ``offset`` starts; the end of the file if none."""
+def _next_record(handle: BinaryIO, offset: int, path: str, limit: int | None = None) -> int:
+    """Return where the first record at or after ``offset`` starts; the end of the file if none.
+
+    With a limit, what lies beyond is not searched, and something not below it is returned.
+    """
     handle.seek(offset - 1)
     position, last = offset - 1, b""
     while chunk := handle.read(_CHUNK):
@@ -253,6 +256,8 @@ def _next_record(handle: BinaryIO, offset: int, path: str) -> int:
         if found >= 0:
             return position - len(last) + found + 1
         position, last = position + len(chunk), chunk[-1:]
+        if limit is not None and position > limit:
+            break
     return position
 
 

@@ -96,7 +96,10 @@ def opened_raw(path: str | Path, error: type[InputError], what: str) -> Iterator
         with local.open("rb") as handle:
             yield handle
     except FileNotFoundError as cause:
-        raise error(path, "no such file") from cause
+        reason = _why_not_found(str(path))
+        missing = error(path, reason or "no such file")
+        missing.exit_code = missing.exit_code if reason is None else 1
+        raise missing from cause
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise
     except OSError as cause:
@@ -108,6 +111,28 @@ def opened_raw(path: str | Path, error: type[InputError], what: str) -> Iterator
         if is_remote(path) or cause.errno not in lasting:
             failure.exit_code = 1
         raise failure from cause
+    except Exception as cause:
+        if not type(cause).__module__.startswith("aiohttp"):
+            raise
+        broken = error(path, f"the connection broke ({first_line(cause)})")
+        broken.exit_code = 1
+        raise broken from cause
+
+
+def _why_not_found(path: str) -> str | None:
+    """Say why a URL was not found although it may be there, else None.
+
+    fsspec says "not found", too, if a server refuses or is out of order.
+    """
+    if not path.startswith(("http://", "https://")):
+        return None
+    import requests
+
+    try:
+        status = requests.head(path, timeout=30, allow_redirects=True).status_code
+    except requests.RequestException as error:
+        return f"the server does not answer ({type(error).__name__})"
+    return None if status in (404, 410) else f"cannot be fetched (HTTP status {status})"
 
 
 def location(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from riboray import __version__
 from riboray.console import Progress, clock, say
 from riboray.corpus.files import location
 from riboray.corpus.ingestion import GZIP_FACTOR, Runner, SerialRunner
@@ -23,9 +24,10 @@ from riboray.corpus.rejects import write_rejects
 from riboray.corpus.screening import Rules
 from riboray.embedding.config import EmbedConfig, resolve_layers
 from riboray.embedding.estimate import estimate_seconds
+from riboray.embedding.local import LocalPool
 from riboray.embedding.planning import Part, Plan, PlanRules, make_plan
-from riboray.embedding.reading import Source, list_source, read_parts
-from riboray.embedding.shards import Job, Note, PartMaker, read_note, stem_of
+from riboray.embedding.reading import Source, list_source
+from riboray.embedding.shards import Job, Note, read_note, stem_of
 from riboray.embedding.store import EMBEDDINGS_KIND
 from riboray.errors import ConfigError, RiborayError
 from riboray.manifest import (
@@ -74,20 +76,23 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     sources = _sources(config, directory)
     values = {**config.fingerprint_values(), "input": [s.file.identity for s in sources]}
     names = [s.file.path for s in sources]
-    identity = fingerprint({**values, "weights": loaded.sha256, "names": list(map(stem_of, names))})
+    values |= {"weights": loaded.sha256, "names": list(map(stem_of, names)), "version": __version__}
+    identity = fingerprint(values)
     done = finished(directory, EMBEDDINGS_KIND, identity)
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
     is_new = not directory.exists()
-    claim(directory, EMBEDDINGS_KIND, identity)
+    directory.mkdir(parents=True, exist_ok=True)
     with exclusive(directory, "another process is embedding into it"):
+        claim(directory, EMBEDDINGS_KIND, identity)
         if (done := finished(directory, EMBEDDINGS_KIND, identity)) is not None:
             return {"output": str(directory), **done.counts}  # another process was faster
         try:
             return _embed(config, loaded, layers, sources, identity, directory, address)
         except RiborayError as error:
-            if error.exit_code == 2 and is_new:  # nothing that is there could be of use later
+            notes = (directory / "work").glob("[0-9]*.json")
+            if error.exit_code == 2 and is_new and not any(notes):  # nothing of use is there
                 shutil.rmtree(directory, ignore_errors=True)
             raise
         except KeyboardInterrupt:
@@ -136,7 +141,9 @@ def _embed(
     address: str,
 ) -> dict[str, Any]:
     with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+        # Absolute: `riboray verify` looks for the model from anywhere.
+        values = {**asdict(config), "checkpoint": location(str(loaded.path))}
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
     (directory / "work").mkdir(exist_ok=True)
     began, given = time.monotonic(), _rules(config, loaded)
     path = directory / "work" / "plan.json"
@@ -168,29 +175,6 @@ def _embed(
             say(f"  estimate    {clock(seconds)}, by the speed of this process")
         notes = _run(sources, plan, job, pool)
     return _finish(sources, plan, job, notes, identity, time.monotonic() - began)
-
-
-class LocalPool:
-    """Reads inputs and embeds them in this process, as `EmbeddingPool` does in others."""
-
-    use_gpu, least, most = False, 1, 1
-
-    def __init__(self) -> None:
-        self.runner: Runner = SerialRunner()
-
-    def embed(
-        self, sources: Sequence[Source], parts: Sequence[Part], job: Job
-    ) -> Iterator[tuple[int, Note]]:
-        """Embed parts in their order; yield each one's number and note."""
-        maker = PartMaker(job)
-        places = {(part.source, part.part): part for part in parts}
-        for source in sources:
-            wanted = {part.part for part in parts if part.source == source.index}
-            for unit in source.units():
-                inside = wanted if not unit else wanted & set(unit)
-                for number, block in read_parts(source, unit, job.given.columns, inside):
-                    part = places[source.index, number]
-                    yield part.number, maker.make(part, block)
 
 
 def _pool(
@@ -251,7 +235,7 @@ def _run(
     notes: dict[int, Note] = {}
     for part in plan.parts:
         if (note := read_note(job, part)) is not None:
-            notes[part.number] = note
+            notes[part.number] = _slim(note)
     missing = [part for part in plan.parts if part.number not in notes]
     if notes:
         say(f"  {len(notes)} of {len(plan.parts)} files are done already")
@@ -263,9 +247,15 @@ def _run(
     pace = _Pace(total, done)
     with _closing(Progress("  embedding", done / max(total, 1))) as progress:
         for number, note in pool.embed(sources, missing, job):
-            notes[number] = note
+            notes[number] = _slim(note)
             progress.update(*pace.after(parts[number]))
     return notes
+
+
+def _slim(note: Note) -> Note:
+    """Count the records left out of a part instead of keeping them in memory."""
+    outcomes = Counter(outcome for _, _, outcome, _ in note["left"])
+    return {**note, "left": None, "outcomes": dict(outcomes)}
 
 
 @contextmanager
@@ -304,17 +294,14 @@ def _finish(
 ) -> dict[str, Any]:
     """Write the list of what was left out and the manifest; tidy up; return the summary."""
     config, directory = job.config, Path(job.directory)
-    rejects = [
-        Reject(sources[part.source].file.path, *left)
-        for part in plan.parts
-        for left in notes[part.number]["left"]
-    ]
-    files = [FileEntry(**entry) for part in plan.parts for entry in notes[part.number]["files"]]
-    if rejects:
-        write_rejects(rejects, directory)
-        files.append(FileEntry.of(directory / "rejects.parquet", len(rejects)))
     embedded = sum(note["rows"] for note in notes.values())
-    outcomes = Counter(reject.outcome for reject in rejects)
+    outcomes: Counter[str] = sum((Counter(n["outcomes"]) for n in notes.values()), Counter())
+    if outcomes["failed"] and not embedded:
+        _forget(plan, job, notes)
+    files = [FileEntry(**entry) for part in plan.parts for entry in notes[part.number]["files"]]
+    rejects = write_rejects(_left(sources, plan, job), directory) if outcomes.total() else 0
+    if rejects:
+        files.append(FileEntry.of(directory / "rejects.parquet", rejects))
     counts = {
         "sequences_read": plan.total("read"),
         "sequences_embedded": embedded,
@@ -323,7 +310,7 @@ def _finish(
         "sequences_truncated": sum(note["truncated"] for note in notes.values()),
         "nucleotides": sum(note["nucleotides"] for note in notes.values()),
     }
-    if counts["sequences_read"] != embedded + len(rejects):
+    if counts["sequences_read"] != embedded + rejects:
         raise RiborayError(f"{directory}: records do not add up: {counts}; this is a bug")
     details = {
         "per_base": config.per_base,
@@ -359,6 +346,32 @@ def _finish(
         "seconds": round(seconds, 3),
         "sequences_per_s": round(embedded / max(seconds, 1e-9), 1),
     }
+
+
+def _left(sources: list[Source], plan: Plan, job: Job) -> Iterator[Reject]:
+    """Yield the records that are not embedded, in the order of the input."""
+    for part in plan.parts:
+        note = read_note(job, part)
+        assert note is not None, part
+        for left in note["left"]:
+            yield Reject(sources[part.source].file.path, *left)
+
+
+def _forget(plan: Plan, job: Job, notes: dict[int, Note]) -> None:
+    """Refuse a result in which every sequence failed: it was not them.
+
+    Raises
+    ------
+    RiborayError
+        Always; parts with failures are done anew by the next run.
+    """
+    reason = ""
+    for part in plan.parts:
+        if notes[part.number]["outcomes"].get("failed"):
+            note = read_note(job, part)
+            reason = reason or (note["left"][-1][3] if note is not None else "")
+            job.note(part).unlink(missing_ok=True)
+    raise RiborayError(f"no sequence can be embedded; the first: {reason}")
 
 
 def _say_counts(counts: dict[str, int], notes: dict[int, Note]) -> None:

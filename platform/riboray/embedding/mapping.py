@@ -125,12 +125,15 @@ def make_map(config: MapConfig) -> dict[str, Any]:
     page = Path(config.output or directory.with_name(f"{directory.name}-map.html")).resolve()
     if page.suffix != ".html":
         raise ConfigError(f"--output must end in .html, not {page.name}")
+    from matplotlib import rc_context
+
     title = f"{directory.name}: {count:,} RNAs"
     words = _words(method, count, len(stored), layer, stored.pooling)
     with atomic_path(page) as temporary:
         temporary.write_text(map_page(title, words, points, ids, colours), "utf-8")
     picture = page.with_suffix(".png")
-    _draw(picture, title, points, colours)
+    with rc_context({"text.parse_math": False}):  # a dollar sign in a name begins no formula
+        _draw(picture, title, points, colours)
     say(f"  page        {page}")
     say(f"  picture     {picture}")
     return {
@@ -178,7 +181,10 @@ def _column(
         name = config.color_by
     if table is not None and name in table.column_names:
         known = dict(zip(table["id"].to_pylist(), range(len(table)), strict=True))
-        return name, table[name].combine_chunks().take(pa.array([known.get(i) for i in ids]))
+        rows_of = pa.array([known.get(i) for i in ids], pa.int64())
+        if rows_of.null_count == len(ids):
+            raise CorpusError(str(config.metadata), "names none of the sequences in its ids")
+        return name, table[name].combine_chunks().take(rows_of)
     if name not in names:
         has = [*names, *(table.column_names[1:] if table else [])]
         raise ConfigError(f"no column {name!r} to colour by; there are {', '.join(has)}")
@@ -196,9 +202,16 @@ def _metadata(path: str) -> pa.Table:
         else:
             comma = ".csv" in Path(path).name.lower()
             options = csv.ParseOptions(delimiter="," if comma else "\t")
-            table = csv.read_csv(path, parse_options=options)
+            with csv.open_csv(path, parse_options=options) as reader:
+                names = reader.schema.names
+            # Ids are text, whatever they look like: 001 is not 1, and NA is a name.
+            kinds = {"id" if "id" in names else names[0]: pa.string()}
+            conversion = csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
+            table = csv.read_csv(path, parse_options=options, convert_options=conversion)
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(path, f"not a table that can be read ({error})") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise CorpusError(path, "has two columns of one name")
     first = "id" if "id" in table.column_names else table.column_names[0]
     others = [name for name in table.column_names if name != first]
     if not others:
@@ -235,7 +248,7 @@ def colour_by(column: tuple[str, pa.Array]) -> Colouring:
 
 
 def _scaled(name: str, values: pa.Array) -> Colouring:
-    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     known = np.isfinite(numbers)
     low, high = np.percentile(numbers[known], [1, 99]) if known.any() else (0.0, 1.0)
     span = max(high - low, 1e-12)
@@ -292,7 +305,8 @@ def _words(method: str, drawn: int, total: int, layer: int, pooling: str) -> str
         "pca": "along their first two principal components: distances are those of all dimensions "
         "as far as two can show them",
     }[method]
-    part = f"{drawn:,} of {total:,} sequences, drawn by chance" if drawn < total else f"{total:,}"
+    some = f"{drawn:,} of {total:,} sequences, drawn by chance"
+    part = some if drawn < total else f"{total:,} sequences"
     return f"{part}; {pooling} of the base embeddings of layer {layer}, {how}."
 
 
@@ -322,7 +336,7 @@ def _draw(path: Path, title: str, points: NDArray[np.float32], colours: Colourin
         figure.colorbar(shades, ax=axes, label=colours.column)
     axes.set(title=title, xticks=[], yticks=[], aspect="equal")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
 
 def palette_of(colours: Colouring) -> list[str]:

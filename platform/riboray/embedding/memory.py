@@ -51,8 +51,10 @@ def lasting(error: Exception) -> bool:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether memory did not suffice, on the device or on the host."""
+    words = ("not enough memory", "out of memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+        # PyTorch's allocator on a CPU, and what on a GPU its allocator does not manage.
+        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in words)
     )
 
 

@@ -44,6 +44,9 @@ _DEATHS = 5
 #: Seconds after which a process that died is asked again whether it is back.
 _PATIENCE = 1.0
 
+#: How Ray tells that a process is gone; the latter if it ended it for want of memory.
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+
 Where = tuple[Source, tuple[int, ...]] | Block
 """Where a part is to be read, or its records."""
 
@@ -209,9 +212,13 @@ class _Crew:
         actor = self._awaited.pop(reference)
         try:
             ray.get(reference)
-        except ray.exceptions.RayActorError:  # died again: it is started once more
-            time.sleep(_PATIENCE)
+        except _LOST as error:
+            if getattr(error, "actor_init_failed", False):
+                raise RiborayError(f"a process could not begin: {first_line(error)}") from error
+            time.sleep(_PATIENCE)  # died again: it is started once more
             self._awaited[actor.ready.remote()] = actor
+        except ray.exceptions.RayError as error:
+            raise RiborayError(f"a process could not begin: {first_line(error)}") from error
         else:
             self._there.append(actor)
 
@@ -221,7 +228,7 @@ class _Crew:
         self._load[actor] -= 1
         try:
             return part, ray.get(reference)
-        except ray.exceptions.RayActorError as error:
+        except _LOST as error:
             self._deaths[part.number] += 1
             if self._deaths[part.number] >= _DEATHS:
                 raise RiborayError(
@@ -246,7 +253,8 @@ class _Crew:
             for actor in self._awaited.values():
                 if actor not in busy:
                     ray.kill(actor)
-            self._awaited.clear()
+            # The others died with work that nobody has asked for yet, and may be needed for it.
+            self._awaited = {r: actor for r, actor in self._awaited.items() if actor in busy}
 
     def dismiss(self) -> None:
         """End all actors."""

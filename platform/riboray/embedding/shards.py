@@ -103,7 +103,8 @@ def stem_of(path: str) -> str:
     """Return the name of an input file without its endings, fit for a file name."""
     name = re.split(r"[?#]", path.rstrip("/"))[0].rsplit("/", 1)[-1]
     bare = re.sub(r"(\.(b?gz|fa|fasta|fna|ffn|frn|fas|fsa|parquet))+$", "", name, flags=re.I)
-    return re.sub(r"[^\w.-]", "_", bare)[:80].strip(".") or "input"
+    name = re.sub(r"[^\w.-]", "_", bare).encode()[:80].decode("utf-8", "ignore")
+    return name.strip(".") or "input"
 
 
 @lru_cache(maxsize=2)

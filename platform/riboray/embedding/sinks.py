@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,6 +86,9 @@ class _Matrix:
         self._rows: NDArray[Any] = np.lib.format.open_memmap(
             path, mode="w+", dtype=kind, shape=(rows, width)
         )
+        # Otherwise a full disk would end the process, without a word, when a page is written.
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
 
     def append(self, rows: NDArray[Any]) -> None:
         self._rows[self._used : self._used + len(rows)] = rows

@@ -28,6 +28,9 @@ __all__ = [
 
 EMBEDDINGS_KIND = "embeddings"
 
+#: Base embeddings of a NumPy file looked at together.
+_ROWS = 100_000
+
 
 def column_name(kind: str, layer: int, layers: Sequence[int]) -> str:
     """Return what the column of a layer is called: it is numbered if there are several."""
@@ -295,6 +298,20 @@ class EmbeddingSet:
             return lengths if bases == lengths.sum() else np.zeros_like(lengths)
         found: NDArray[np.int64] = pc.list_value_length(self.table(number, [column])[column])
         return np.asarray(found, dtype=np.int64)
+
+    def bases(self, number: int, column: str = "per_base") -> Iterator[NDArray[Any]]:
+        """Yield all base embeddings of one file, some rows at a time, each of shape (m, H)."""
+        path = self.files[number]
+        beside = path.with_name(f"{path.stem}.{column}.npy")
+        if beside.is_file():
+            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
+            for start in range(0, len(matrix), _ROWS):
+                yield matrix[start : start + _ROWS]
+            return
+        for values in self.table(number, [column])[column].chunks:
+            inner = values.flatten()
+            flat = inner.flatten().to_numpy(zero_copy_only=False)
+            yield flat.reshape(len(inner), -1)
 
     def base_embeddings(
         self, number: int, rows: NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -111,9 +112,14 @@ def _recount(stored: EmbeddingSet, manifest: Manifest) -> None:
     if len(np.unique(every)) < len(every):
         raise CorpusError(stored.directory, "holds an id twice")
     rejects = stored.directory / "rejects.parquet"
-    left = pq.read_metadata(rejects).num_rows if rejects.is_file() else 0
-    if counts["sequences_read"] != len(stored) + left:
-        reason = f"{counts['sequences_read']} read, but {len(stored)} embedded and {left} left out"
+    left = pq.read_table(rejects, columns=["outcome"])["outcome"] if rejects.is_file() else []
+    outcomes = Counter(map(str, left))
+    found = (len(stored), outcomes["rejected"], outcomes["failed"])
+    told = tuple(counts[f"sequences_{name}"] for name in ("embedded", "rejected", "failed"))
+    if found != told or counts["sequences_read"] != sum(found):
+        reason = (
+            f"{counts['sequences_read']} read = {told} in the manifest, but {found} in the files"
+        )
         raise CorpusError(stored.directory, reason)
 
 
@@ -126,8 +132,9 @@ def _check_matrices(stored: EmbeddingSet, number: int, lengths: NDArray[np.int32
             raise CorpusError(stored.files[number], "has embeddings missing or not finite")
         if stored.per_base:
             name = column_name("per_base", layer, layers)
-            if not np.array_equal(stored.base_counts(number, name), lengths):
-                raise CorpusError(stored.files[number], "has base embeddings missing")
+            whole = np.array_equal(stored.base_counts(number, name), lengths)
+            if not whole or not all(np.isfinite(b).all() for b in stored.bases(number, name)):
+                raise CorpusError(stored.files[number], "has base embeddings missing or not finite")
 
 
 def _model(config: VerifyConfig, stored: EmbeddingSet) -> LoadedCheckpoint:
@@ -174,11 +181,11 @@ def _embed_again(
 def _compare(
     stored: EmbeddingSet, number: int, kept: NDArray[Any], made: NDArray[np.float32]
 ) -> float:
-    found = float(np.abs(kept.astype(np.float32) - made).max(initial=0))
+    found = float(np.abs(kept.astype(np.float32) - made).max(initial=0)) if len(made) else 0.0
     limit = _TOLERANCES[str(kept.dtype)]
     if stored.details["precision"] != "float32":
         limit = _TOLERANCES["bfloat16"]
-    if found > limit:
+    if not found <= limit:  # also if it is not a number
         reason = f"embeddings differ by {found:.2g} from what the model makes (limit {limit:g})"
         raise CorpusError(stored.files[number], reason)
     return found
