@@ -2,6 +2,7 @@
 
     python -m benchmarks.embedding --checkpoint CHECKPOINT             # about a quarter of an hour
     python -m benchmarks.embedding --checkpoint CHECKPOINT --shares    # half a minute
+    python -m benchmarks.embedding --predict                           # docs/scaling.md; no time
     python -m benchmarks.embedding --checkpoint CHECKPOINT --memory    # an hour; a tiny one: less
 
 Random RNA with the lengths of `benchmarks.speed`. The bare model embeds and pools a list of
@@ -110,12 +111,18 @@ def write(path: Path, count: int) -> int:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--checkpoint", default="")
+    parser.add_argument("--predict", action="store_true", help="RNAcentral on GPUs")
     parser.add_argument("--sequences", type=int, default=100_000)
     parser.add_argument("--memory", action="store_true", help="10,000 against 1,000,000 sequences")
     parser.add_argument("--shares", action="store_true", help="where one process spends its time")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.predict:
+        predict()
+        return
+    if not given.checkpoint:
+        parser.error("--checkpoint is required")
     if given.bare:
         bare(given.checkpoint, given.bare, given.sequences)
         return
@@ -129,6 +136,44 @@ def main() -> None:
             memory(given, Path(scratch))
         else:
             speed(given, Path(scratch))
+
+
+#: RNAcentral 25: sequences, nucleotides (see docs/scaling.md), and bytes of FASTA.
+_SEQUENCES, _NUCLEOTIDES, _TEXT = 50e6, 28e9, 32.7e9
+#: Assumed: nucleotides a second through a GPU; passes of a nucleotide, as half of them lie in long
+#: RNAs, whose windows overlap by half; bytes a second to a GPU's share of the storage; price of an
+#: hour.
+_GPU, _PASSES, _STORAGE, _PRICE = 15e6, 1.5, 1e9, 3.0
+#: Measured (`--shares`, 2026-11-26): seconds of a core for a sequence, in an actor beside model and
+#: pooling (0.7 % of 21 s for 6,000), and when the input is read beforehand.
+_ACTOR, _PLAN = 24e-6, 2e-6
+
+
+def predict() -> None:
+    """Print what embedding all of RNAcentral would take on GPUs."""
+    pooled = _SEQUENCES * (480 + 60) + _NUCLEOTIDES
+    per_base = pooled + 240 * _NUCLEOTIDES
+    print(
+        "| GPUs | read once before | GPU | actor's CPU | writing | limited by | time | price ",
+        end="",
+    )
+    print("| with bases: writing, time |\n|---|---|---|---|---|---|---|---|---|")
+    for count in (1, 8, 64):
+        plan = _SEQUENCES * _PLAN / count
+        parts = {
+            "GPU": _NUCLEOTIDES * _PASSES / _GPU / count,
+            "the actor's CPU": _SEQUENCES * _ACTOR / count,
+            "writing": pooled / _STORAGE / count,
+        }
+        slowest = max(parts, key=parts.__getitem__)
+        total = plan + parts[slowest]
+        writing = per_base / _STORAGE / count
+        bases = plan + max(writing, parts["GPU"])
+        times = " | ".join(f"{seconds:,.0f} s" for seconds in (plan, *parts.values()))
+        price = total / 3600 * _PRICE * count
+        print(f"| {count} | {times} | {slowest} | {total / 60:,.1f} min | {price:,.1f} ", end="")
+        print(f"| {writing:,.0f} s, {bases / 60:,.0f} min |")
+    print(f"\npooled {pooled / 1e9:,.0f} GB, with bases {per_base / 1e12:,.1f} TB")
 
 
 def speed(given: argparse.Namespace, scratch: Path) -> None:
