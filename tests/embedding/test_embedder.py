@@ -226,6 +226,25 @@ def test_lower_precision_is_near(model, rng):
     assert 1e-6 < difference < 0.1, "bfloat16 has 8 bits: about 0.004 a rounding, a dozen of them"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_gives_the_same(model, rng, monkeypatch):
+    """In lower precision, whose batches are padded: what is packed is not compiled."""
+    compiling, calls = torch.nn.Module.compile, []
+
+    def eager(module, **options):  # the default backend would compile C++ for a minute
+        calls.append(options)
+        compiling(module, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    texts = [*random_sequences(rng, 8, 5, 40), *random_sequences(rng, 1, 90, 90)]
+    wanted = Wanted((2,), "mean", per_base=True)
+    plain = Embedder(model, precision="bfloat16").embed(texts, wanted)
+    compiled = Embedder(model, precision="bfloat16", compile=True).embed(texts, wanted)
+    assert calls == [{"dynamic": True}]
+    assert not compiled.failed
+    np.testing.assert_allclose(compiled.pooled[2], plain.pooled[2], atol=1e-2)
+
+
 def test_a_very_long_sequence_takes_no_more_memory_than_its_windows(model, rng):
     """400 windows at once would be ten budgets; only a budget's worth is in memory."""
     (text,) = random_sequences(rng, 1, 8000, 8000)
