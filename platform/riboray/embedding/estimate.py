@@ -11,7 +11,7 @@ from riboray.embedding.config import EmbedConfig
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.likelihood import STRIDE
 from riboray.embedding.planning import Plan, PlanRules
-from riboray.embedding.reading import Source, admit, read_parts
+from riboray.embedding.reading import Source, admit, read_parts, wanted_units
 from riboray.model.heads import RnaBertForPreTraining
 
 __all__ = ["estimate_seconds"]
@@ -33,9 +33,8 @@ def estimate_seconds(
     the first part, at equal distances.
     """
     part = next(part for part in plan.parts if part.rows)
-    source = sources[part.source]
-    unit = next(unit for unit in source.units() if not unit or part.part in unit)
-    ((_, block),) = read_parts(source, unit, given.columns, [part.part])
+    ((source, unit, inside),) = wanted_units(sources, [(part.source, part.part)])
+    ((_, block),) = read_parts(source, unit, given.columns, inside)
     sequences = admit(block, given.rules).block.sequences
     rows = np.linspace(0, len(sequences) - 1, min(len(sequences), _SAMPLE)).astype(int)
     texts = [sequences.text(row)[: given.width] for row in rows.tolist()]

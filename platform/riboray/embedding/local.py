@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from riboray.corpus.ingestion import Runner, SerialRunner
 from riboray.embedding.planning import Part
-from riboray.embedding.reading import Source, read_parts
+from riboray.embedding.reading import Source, read_parts, wanted_units
 from riboray.embedding.shards import Job, Note, PartMaker
 
 __all__ = ["LocalPool"]
@@ -26,10 +26,7 @@ class LocalPool:
         """Embed parts in their order; yield each one's number and note."""
         maker = PartMaker(job)
         places = {(part.source, part.part): part for part in parts}
-        for source in sources:
-            wanted = {part.part for part in parts if part.source == source.index}
-            for unit in source.units():
-                inside = wanted if not unit else wanted & set(unit)
-                for number, block in read_parts(source, unit, job.given.columns, inside):
-                    part = places[source.index, number]
-                    yield part.number, maker.make(part, block)
+        for source, unit, inside in wanted_units(sources, places):
+            for number, block in read_parts(source, unit, job.given.columns, inside):
+                part = places[source.index, number]
+                yield part.number, maker.make(part, block)

@@ -25,7 +25,7 @@ from riboray.corpus.pipeline import RayRunner
 from riboray.corpus.screening import Block
 from riboray.embedding.config import EmbedConfig
 from riboray.embedding.planning import Part
-from riboray.embedding.reading import Source, read_parts
+from riboray.embedding.reading import Source, read_parts, wanted_units
 from riboray.embedding.shards import Job, Note, PartMaker
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import connect, first_line, worker_count
@@ -138,18 +138,13 @@ def _calls(
 ) -> Iterator[tuple[Part, Where]]:
     """Yield each part with where it is; what must be streamed is read as it is drawn."""
     places = {(part.source, part.part): part for part in parts}
-    for source in sources:
-        numbers = {part.part for part in parts if part.source == source.index}
-        for unit in source.units():
-            inside = numbers if not unit else numbers & set(unit)
-            if not inside:
-                continue
-            if unit and len(unit) <= _MOST_SOUGHT:
-                for number in sorted(inside):
-                    yield places[source.index, number], (source, unit)
-                continue
-            for number, block in read_parts(source, unit, job.given.columns, inside):
-                yield places[source.index, number], block
+    for source, unit, inside in wanted_units(sources, places):
+        if unit and len(unit) <= _MOST_SOUGHT:
+            for number in sorted(inside):
+                yield places[source.index, number], (source, unit)
+            continue
+        for number, block in read_parts(source, unit, job.given.columns, inside):
+            yield places[source.index, number], block
 
 
 class _Crew:

@@ -20,7 +20,7 @@ from riboray.corpus.ingestion import Runner
 from riboray.corpus.screening import Rules
 from riboray.corpus.sequences import DuplicateIds
 from riboray.corpus.strings import Strings, hash_rows
-from riboray.embedding.reading import ANNOTATIONS, Left, Source, admit, read_parts
+from riboray.embedding.reading import ANNOTATIONS, Left, Source, admit, read_parts, wanted_units
 from riboray.errors import ConfigError, FastaError
 from riboray.manifest import write_json
 
@@ -271,17 +271,12 @@ def _names_of(
 ) -> Iterator[tuple[int, int, int, str]]:
     """Yield part, row, record and id of some rows, in the order of the input."""
     place = {(parts[k].source, parts[k].part): k for k in rows}
-    for source in sources:
-        wanted = {part for index, part in place if index == source.index}
-        for unit in source.units():
-            inside = wanted if not unit else wanted & set(unit)
-            if not inside:
-                continue
-            for part, block in read_parts(source, unit, given.columns, inside):
-                number = place[source.index, part]
-                found = admit(block, given.rules).block
-                for row in rows[number].tolist():
-                    yield number, row, int(found.records[row]), found.ids.text(row)
+    for source, unit, inside in wanted_units(sources, place):
+        for part, block in read_parts(source, unit, given.columns, inside):
+            number = place[source.index, part]
+            found = admit(block, given.rules).block
+            for row in rows[number].tolist():
+                yield number, row, int(found.records[row]), found.ids.text(row)
 
 
 def _free_name(name: str, used: dict[str, int], seen: set[str], ranked: NDArray[np.uint64]) -> str:

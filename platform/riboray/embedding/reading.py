@@ -8,6 +8,7 @@ can only be reached by reading what is before it.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,16 @@ from riboray.corpus.screening import Block, Rules, normalised, screen
 from riboray.corpus.sequences import split_structure
 from riboray.corpus.strings import Strings
 
-__all__ = ["ANNOTATIONS", "Admitted", "Left", "Source", "admit", "list_source", "read_parts"]
+__all__ = [
+    "ANNOTATIONS",
+    "Admitted",
+    "Left",
+    "Source",
+    "admit",
+    "list_source",
+    "read_parts",
+    "wanted_units",
+]
 
 #: Columns that are carried along where the input has them.
 ANNOTATIONS = ("taxid", "rna_type", "family")
@@ -65,6 +75,20 @@ class Source:
             return [(k,) for k in range(-(-self.file.size // self.part_bytes))]
         edges = np.cumsum([0, *(group.parts for group in self.groups)]).tolist()
         return [tuple(range(a, b)) for a, b in itertools.pairwise(edges)]
+
+
+def wanted_units(
+    sources: Iterable[Source], wanted: Iterable[tuple[int, int]]
+) -> Iterator[tuple[Source, tuple[int, ...], set[int]]]:
+    """Yield the units, in order, that hold some wanted parts (source, part), with these parts."""
+    numbers: dict[int, set[int]] = defaultdict(set)
+    for index, part in wanted:
+        numbers[index].add(part)
+    for source in sources:
+        for unit in source.units():
+            inside = numbers[source.index]
+            if inside := (inside & set(unit) if unit else inside):
+                yield source, unit, inside
 
 
 def list_source(index: int, file: InputFile, part_bytes: int, columns: ColumnNames) -> Source:

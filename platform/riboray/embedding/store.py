@@ -234,12 +234,16 @@ class EmbeddingSet:
         """
         return [self.views_of(number, column) for number in range(len(self.files))]
 
+    def _matrix(self, number: int, column: str) -> NDArray[Any] | None:
+        """Map the NumPy file of a column, if it has one of its own."""
+        path = self.files[number]
+        beside = path.with_name(f"{path.stem}.{column}.npy")
+        return np.load(beside, mmap_mode="r", allow_pickle=False) if beside.is_file() else None
+
     def views_of(self, number: int, column: str) -> NDArray[Any]:
         """Return the pooled embeddings of one file; see `views`."""
         path = self.files[number]
-        beside = path.with_name(f"{path.stem}.{column}.npy")
-        if beside.is_file():
-            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
+        if (matrix := self._matrix(number, column)) is not None:
             return matrix
         if column not in _schema(path).names:
             raise CorpusError(self.directory, f"has no column {column!r}")
@@ -256,11 +260,9 @@ class EmbeddingSet:
         """Return the base embeddings of one row, counted over all files; shape (length, H)."""
         ((number, _, local),) = self.by_file(np.array([row]))
         path = self.files[number]
-        beside = path.with_name(f"{path.stem}.{column}.npy")
-        if beside.is_file():
+        if (matrix := self._matrix(number, column)) is not None:
             lengths = self.table(number, ["length"])["length"].to_numpy()
             start = int(lengths[: local[0]].sum())
-            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
             return matrix[start : start + int(lengths[local[0]])]
         if column not in _schema(path).names:
             raise CorpusError(self.directory, f"has no column {column!r}: embed with --per-base")
@@ -290,21 +292,15 @@ class EmbeddingSet:
 
     def base_counts(self, number: int, column: str = "per_base") -> NDArray[np.int64]:
         """Return how many base embeddings the rows of one file have; shape (rows,)."""
-        path = self.files[number]
-        beside = path.with_name(f"{path.stem}.{column}.npy")
-        lengths = self.table(number, ["length"])["length"].to_numpy().astype(np.int64)
-        if beside.is_file():
-            bases = len(np.load(beside, mmap_mode="r", allow_pickle=False))
-            return lengths if bases == lengths.sum() else np.zeros_like(lengths)
+        if (matrix := self._matrix(number, column)) is not None:
+            lengths = self.table(number, ["length"])["length"].to_numpy().astype(np.int64)
+            return lengths if len(matrix) == lengths.sum() else np.zeros_like(lengths)
         found: NDArray[np.int64] = pc.list_value_length(self.table(number, [column])[column])
         return np.asarray(found, dtype=np.int64)
 
     def bases(self, number: int, column: str = "per_base") -> Iterator[NDArray[Any]]:
         """Yield all base embeddings of one file, some rows at a time, each of shape (m, H)."""
-        path = self.files[number]
-        beside = path.with_name(f"{path.stem}.{column}.npy")
-        if beside.is_file():
-            matrix: NDArray[Any] = np.load(beside, mmap_mode="r", allow_pickle=False)
+        if (matrix := self._matrix(number, column)) is not None:
             for start in range(0, len(matrix), _ROWS):
                 yield matrix[start : start + _ROWS]
             return
