@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
@@ -85,12 +86,21 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20221)
 
 
+def tiny_config(**options: Any) -> RnaBertConfig:
+    """A model of RNABERT's shape that answers in milliseconds."""
+    small = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 16,
+    }
+    return RnaBertConfig(**{**small, **options})
+
+
 @pytest.fixture
 def tiny_model() -> RnaBertConfig:
     """A model of RNABERT's shape that trains in milliseconds."""
-    return RnaBertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
-    )
+    return tiny_config()
 
 
 def random_sequences(rng: np.random.Generator, count: int, low: int, high: int) -> list[str]:

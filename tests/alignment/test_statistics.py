@@ -17,8 +17,8 @@ from riboray.alignment.sides import Rule
 from riboray.alignment.statistics import dinucleotide_shuffle, fit_null_model
 from riboray.alignment.tiles import score_tile
 from riboray.embedding.embedder import Embedder
-from riboray.model import RnaBertConfig, RnaBertForPreTraining
-from tests.conftest import random_sequences
+from riboray.model import RnaBertForPreTraining
+from tests.conftest import random_sequences, tiny_config
 
 
 @given(st.text("ACGU", max_size=60), st.integers(0, 1000))
@@ -93,9 +93,7 @@ def test_too_few_pairs():
 def test_p_values_of_unrelated_sequences_are_uniform(mode):
     """Independent random RNAs of various compositions and lengths, an untrained encoder."""
     torch.manual_seed(1)
-    config = RnaBertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
-    )
+    config = tiny_config()
     embedder = Embedder(RnaBertForPreTraining(config).eval())
     rng = np.random.default_rng(2)
     letters = np.array(list("ACGU"))
@@ -125,9 +123,7 @@ def test_p_values_of_unrelated_sequences_are_uniform(mode):
 def test_composition_alone_is_not_significant():
     """Two GC-rich RNAs score high, and affinity says that this is what was to be expected."""
     torch.manual_seed(1)
-    config = RnaBertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
-    )
+    config = tiny_config()
     embedder = Embedder(RnaBertForPreTraining(config).eval())
     rng = np.random.default_rng(5)
     letters = np.array(list("ACGU"))

@@ -5,18 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
+from riboray.model import RnaBertForPreTraining, save_checkpoint
+from tests.conftest import tiny_config
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A small model, as a directory."""
     torch.manual_seed(5)
-    config = RnaBertConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=16,
+    config = tiny_config(
         max_position_embeddings=60,
     )
     folder = tmp_path_factory.mktemp("model") / "checkpoint"

@@ -13,19 +13,15 @@ from riboray.batching import count_windows, window_starts
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.pooling import pool, pool_packed
 from riboray.errors import RiborayError
-from riboray.model import RnaBertConfig, RnaBertForPreTraining
-from tests.conftest import random_sequences
+from riboray.model import RnaBertForPreTraining
+from tests.conftest import random_sequences, tiny_config
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return RnaBertForPreTraining(
-        RnaBertConfig(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=16,
+        tiny_config(
             max_position_embeddings=40,
         )
     ).eval()
@@ -79,11 +75,8 @@ def test_windows_cover_everything(length, width):
 def test_specials_are_stripped(rng):
     torch.manual_seed(0)
     model = RnaBertForPreTraining(
-        RnaBertConfig(
-            hidden_size=24,
+        tiny_config(
             num_hidden_layers=1,
-            num_attention_heads=4,
-            intermediate_size=16,
             max_position_embeddings=20,
             add_bos=True,
             add_eos=True,
@@ -136,10 +129,8 @@ def test_pools_of_gpu_tensors_are_the_same(rng):
 def test_any_layer(rng, specials):
     torch.manual_seed(1)
     model = RnaBertForPreTraining(
-        RnaBertConfig(
-            hidden_size=24,
+        tiny_config(
             num_hidden_layers=3,
-            num_attention_heads=4,
             max_position_embeddings=30,
             add_bos=specials,
             add_eos=specials,

@@ -11,16 +11,13 @@ from riboray.batching import window_starts
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.likelihood import STRIDE, log_likelihoods
 from riboray.errors import ConfigError
-from riboray.model import RnaBertConfig, RnaBertForPreTraining
-from tests.conftest import random_sequences
+from riboray.model import RnaBertForPreTraining
+from tests.conftest import random_sequences, tiny_config
 
 
 def make_model(**options):
     torch.manual_seed(0)
-    config = RnaBertConfig(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+    config = tiny_config(
         max_position_embeddings=30,
         **options,
     )

@@ -17,6 +17,7 @@ from riboray.embedding import driver
 from riboray.embedding.config import EmbedConfig, resolve_layers
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.pooling import pool
+from riboray.embedding.preparation import Preparation, find_sources
 from riboray.embedding.reading import read_parts
 from riboray.embedding.shards import Job, PartMaker, stem_of
 from riboray.embedding.sinks import open_sink
@@ -31,6 +32,7 @@ from riboray.errors import (
 )
 from riboray.manifest import claim
 from riboray.model import load_checkpoint
+from riboray.rayenv import LOCAL
 from tests.conftest import random_sequences
 
 
@@ -47,12 +49,12 @@ def embed_here(folder, checkpoint, inputs, spoil=lambda maker: None, **options):
     )
     loaded = load_checkpoint(checkpoint)
     directory = folder / "out"
-    sources = driver._sources(config, directory)
+    sources = find_sources(config, directory)
     claim(directory, EMBEDDINGS_KIND, "abc")
     (directory / "work").mkdir(exist_ok=True)
     (directory / "resolved_config.yaml").write_text(f"checkpoint: {checkpoint}\n")
-    given = driver._rules(config, loaded)
-    plan = driver._plan(sources, given, directory / "work" / "plan.json", SerialRunner())
+    work = Preparation(config, loaded, sources, directory, LOCAL)
+    plan, given = work.plan(SerialRunner()), work.given
     job = Job(
         config=config,
         directory=str(directory),

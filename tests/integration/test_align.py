@@ -21,25 +21,18 @@ from riboray.alignment import align_embeddings
 from riboray.alignment.similarity import unit_rows
 from riboray.embedding.embedder import Embedder
 from riboray.manifest import read_manifest
-from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
-from tests.conftest import random_sequences
+from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from tests.conftest import random_sequences, tiny_config
 from tests.integration.helpers import kill, riboray, start, wait_for
 
 pytestmark = pytest.mark.ray
-
-SMALL = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "intermediate_size": 16,
-}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**SMALL)), folder)
+    save_checkpoint(RnaBertForPreTraining(tiny_config(num_hidden_layers=1)), folder)
     return folder
 
 
@@ -347,7 +340,7 @@ def test_bad_input_is_one_clear_error(text, options, message, checkpoint, tmp_pa
 def test_a_model_that_overflows_is_an_error(tmp_path, capsys):
     from riboray.cli import main
 
-    model = RnaBertForPreTraining(RnaBertConfig(**SMALL))
+    model = RnaBertForPreTraining(tiny_config(num_hidden_layers=1))
     with torch.no_grad():
         model.model.embeddings.word_embeddings.weight.mul_(1e38)  # finite, but not for long
     save_checkpoint(model, tmp_path / "huge")

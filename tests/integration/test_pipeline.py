@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from riboray.errors import CheckpointError, ConfigError
-from riboray.model import RnaBertConfig, load_checkpoint
+from riboray.model import load_checkpoint
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
@@ -22,6 +22,7 @@ from riboray.pretraining.loop import run
 from riboray.pretraining.sessions import LocalSession
 from riboray.pretraining.streams import Cursor, iterate_stream
 from riboray.pretraining.trainer import Trainer
+from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.ray
 
@@ -32,9 +33,7 @@ def corpus(sample_corpus):
 
 
 CONFIG = PretrainConfig(
-    model=RnaBertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
-    ),
+    model=tiny_config(),
     validation_families=["RF00003", "RF00006"],
     validation_pairs=20,
     max_steps=12,

@@ -13,10 +13,10 @@ import torch
 
 from riboray.cli import main
 from riboray.manifest import read_manifest
-from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
-from tests.conftest import random_sequences
+from riboray.model import RnaBertForPreTraining, save_checkpoint
+from tests.conftest import random_sequences, tiny_config
 from tests.integration.helpers import kill, riboray, start, wait_for
-from tests.integration.test_align import SMALL, write_fasta
+from tests.integration.test_align import write_fasta
 
 pytestmark = pytest.mark.ray
 
@@ -39,7 +39,9 @@ def work(tmp_path_factory):
     write_fasta(folder / "queries.fa", queries, "q")
     for seed in (3, 4):
         torch.manual_seed(seed)
-        save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**SMALL)), folder / f"model{seed}")
+        save_checkpoint(
+            RnaBertForPreTraining(tiny_config(num_hidden_layers=1)), folder / f"model{seed}"
+        )
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from riboray.errors import CheckpointError
-from riboray.model import RnaBertConfig, load_checkpoint
+from riboray.model import load_checkpoint
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import learning_rate
@@ -20,6 +20,7 @@ from riboray.pretraining.report import draw_training_curve, summarise
 from riboray.pretraining.sessions import LocalSession
 from riboray.pretraining.streams import iterate_stream
 from riboray.pretraining.trainer import Trainer
+from tests.conftest import tiny_config
 
 CPU = torch.device("cpu")
 
@@ -30,9 +31,7 @@ def corpus(sample_corpus):
 
 
 def make(**options):
-    tiny = RnaBertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=16
-    )
+    tiny = tiny_config()
     defaults = {
         "model": tiny,
         "validation_families": ["RF00003", "RF00006"],

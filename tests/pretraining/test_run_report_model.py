@@ -15,7 +15,6 @@ from riboray.alignment import GapPenalties
 from riboray.corpus.records import hash64, is_validation
 from riboray.corpus.sample import SAMPLE_HELD_OUT
 from riboray.embedding.embedder import Embedder
-from riboray.model import RnaBertConfig
 from riboray.pretraining import run_report_map
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
@@ -32,11 +31,10 @@ from riboray.pretraining.run_report_alignments import (
 from riboray.pretraining.run_report_map import Sample, draw_sample, map_embeddings
 from riboray.pretraining.trainer import Trainer
 from riboray.pretraining.validation import evaluate
+from tests.conftest import tiny_config
 from tests.corpus.test_stats import make_corpus
 
-TINY = RnaBertConfig(
-    hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=16
-)
+TINY = tiny_config(num_hidden_layers=1)
 
 
 def options_for(corpus, **changes):

@@ -6,27 +6,23 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from riboray import __version__
-from riboray.console import Progress, clock, say
+from riboray.console import Progress, say
 from riboray.corpus.files import location
-from riboray.corpus.ingestion import GZIP_FACTOR, Runner, SerialRunner
-from riboray.corpus.inputs import InputFile, find_inputs
 from riboray.corpus.records import Reject
 from riboray.corpus.rejects import write_rejects
-from riboray.corpus.screening import Rules
 from riboray.embedding.config import EmbedConfig, resolve_layers
-from riboray.embedding.estimate import estimate_seconds
 from riboray.embedding.local import LocalPool
-from riboray.embedding.planning import Part, Plan, PlanRules, make_plan
-from riboray.embedding.reading import Source, list_source
+from riboray.embedding.planning import Part, Plan
+from riboray.embedding.preparation import Preparation, find_sources
+from riboray.embedding.reading import Source
 from riboray.embedding.shards import Job, Note, read_note, stem_of
 from riboray.embedding.store import EMBEDDINGS_KIND
 from riboray.errors import ConfigError, RiborayError
@@ -40,21 +36,13 @@ from riboray.manifest import (
     finished,
     write_manifest,
 )
-from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
-from riboray.rayenv import LOCAL, prepare_ray
-from riboray.room import byte_size, check_disk
+from riboray.model.checkpoint import load_checkpoint
+from riboray.rayenv import prepare_ray
 
 if TYPE_CHECKING:
     from riboray.embedding.pipeline import EmbeddingPool
 
 __all__ = ["embed"]
-
-#: Text of a file's part by default: a share of the input between these bounds.
-_FILES, _LEAST_TEXT, _MOST_TEXT = 64, 64 << 10, 2 << 20
-#: Text that this process reads by itself before it starts Ray.
-_SMALL_TEXT = 64 << 20
-#: Work of one core that this process does itself: Ray, its workers and their imports take as long.
-_SMALL_SECONDS = 30.0
 
 
 def embed(config: EmbedConfig) -> dict[str, Any]:
@@ -73,7 +61,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     if config.log_likelihood != "none" and loaded.model.lm_head is None:
         raise ConfigError("--log-likelihood needs a model with a language-model head")
     layers = resolve_layers(config.layers, loaded.model.config.num_hidden_layers)
-    sources = _sources(config, directory)
+    sources = find_sources(config, directory)
     values = {**config.fingerprint_values(), "input": [s.file.identity for s in sources]}
     names = [s.file.path for s in sources]
     values |= {"weights": loaded.sha256, "names": list(map(stem_of, names)), "version": __version__}
@@ -89,7 +77,8 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         if (done := finished(directory, EMBEDDINGS_KIND, identity)) is not None:
             return {"output": str(directory), **done.counts}  # another process was faster
         try:
-            return _embed(config, loaded, layers, sources, identity, directory, address)
+            work = Preparation(config, loaded, sources, directory, address)
+            return _embed(work, identity, layers)
         except RiborayError as error:
             notes = (directory / "work").glob("[0-9]*.json")
             if error.exit_code == 2 and is_new and not any(notes):  # nothing of use is there
@@ -100,58 +89,16 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
             raise
 
 
-def _sources(config: EmbedConfig, directory: Path) -> list[Source]:
-    files = find_inputs(config.input, directory, validation=True)
-    share = sum(map(_text_size, files)) // _FILES
-    size = config.shard_bytes or min(max(share, _LEAST_TEXT), _MOST_TEXT)
-    return [list_source(k, file, size, config.columns) for k, file in enumerate(files)]
-
-
-def _text_size(file: InputFile) -> int:
-    """Bytes of text in a file, about."""
-    return file.size * {"fasta": 1, "fasta.gz": GZIP_FACTOR, "parquet": 3}[file.kind]
-
-
-def _rules(config: EmbedConfig, loaded: LoadedCheckpoint) -> PlanRules:
-    width = loaded.model.config.max_sequence_length
-    has_codes = loaded.model.config.tokens.id_of("N") is not None
-    rules = Rules(
-        min_length=1,
-        max_length=width if config.on_long == "reject" else 1 << 62,
-        ambiguity="keep" if has_codes else "reject",
-        on_long="reject",
-    )
-    return PlanRules(
-        rules=rules,
-        columns=config.columns,
-        width=width,
-        truncate=config.on_long == "truncate",
-        duplicate_ids=config.duplicate_ids,
-        on_invalid=config.on_invalid,
-    )
-
-
-def _embed(
-    config: EmbedConfig,
-    loaded: LoadedCheckpoint,
-    layers: tuple[int, ...],
-    sources: list[Source],
-    identity: str,
-    directory: Path,
-    address: str,
-) -> dict[str, Any]:
+def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[str, Any]:
+    config, directory = work.config, work.directory
     with atomic_path(directory / "resolved_config.yaml") as temporary:
         # Absolute: `riboray verify` looks for the model from anywhere.
-        values = {**asdict(config), "checkpoint": location(str(loaded.path))}
+        values = {**asdict(config), "checkpoint": location(str(work.loaded.path))}
         temporary.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
     (directory / "work").mkdir(exist_ok=True)
-    began, given = time.monotonic(), _rules(config, loaded)
-    path = directory / "work" / "plan.json"
-    plan = Plan.read(path)
-    if plan is None and sum(_text_size(source.file) for source in sources) <= _SMALL_TEXT:
-        plan = _plan(sources, given, path, SerialRunner())  # mistakes show before Ray is started
-    with _pool(config, loaded, sources, plan, given, address) as pool:
-        plan = plan or _plan(sources, given, path, pool.runner)
+    began = time.monotonic()
+    with work.pool() as pool:
+        plan = work.plan(pool.runner)
         precision = config.precision
         if precision == "auto":
             precision = "bfloat16" if pool.use_gpu else "float32"
@@ -160,72 +107,18 @@ def _embed(
             directory=str(directory),
             # Numbers of another precision are other numbers: parts that have them are not these.
             identity=fingerprint({"identity": identity, "precision": precision}),
-            model=loaded.sha256,
-            checkpoint=location(str(loaded.path)),
+            model=work.loaded.sha256,
+            checkpoint=location(str(work.loaded.path)),
             layers=layers,
             annotations=tuple(plan.annotations),
-            given=given,
-            stems=tuple(stem_of(source.file.path) for source in sources),
+            given=work.given,
+            stems=tuple(stem_of(source.file.path) for source in work.sources),
             device="cuda" if pool.use_gpu else "cpu",
             precision=precision,
         )
-        _announce(config, loaded, plan, directory, pool)
-        if not pool.use_gpu:
-            seconds = estimate_seconds(config, loaded.model, sources, plan, given) / pool.most
-            say(f"  estimate    {clock(seconds)}, by the speed of this process")
-        notes = _run(sources, plan, job, pool)
-    return _finish(sources, plan, job, notes, identity, time.monotonic() - began)
-
-
-def _pool(
-    config: EmbedConfig,
-    loaded: LoadedCheckpoint,
-    sources: list[Source],
-    plan: Plan | None,
-    given: PlanRules,
-    address: str,
-) -> AbstractContextManager[EmbeddingPool | LocalPool]:
-    """Choose where to work: here for little, on Ray for much or where it is asked for."""
-    asked = config.num_workers is not None or address != LOCAL
-    gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
-    if plan is not None and not (asked or gpu):
-        seconds = estimate_seconds(config, loaded.model, sources, plan, given)
-        if seconds < _SMALL_SECONDS:
-            return nullcontext(LocalPool())
-    from riboray.embedding.pipeline import embedding_pool
-
-    return embedding_pool(config, address)
-
-
-def _plan(sources: list[Source], given: PlanRules, path: Path, runner: Runner) -> Plan:
-    more = f" and {len(sources) - 3} more" if len(sources) > 3 else ""
-    say(f"  reading     {', '.join(source.file.path for source in sources[:3])}{more}")
-    plan = make_plan(sources, given, runner)
-    plan.write(path)
-    return plan
-
-
-def _announce(
-    config: EmbedConfig,
-    loaded: LoadedCheckpoint,
-    plan: Plan,
-    directory: Path,
-    pool: EmbeddingPool | LocalPool,
-) -> None:
-    """Say what is to be made, and refuse what the disk cannot hold."""
-    rows, nucleotides = plan.total("rows"), plan.total("nucleotides")
-    width, layers = loaded.model.config.hidden_size, len(config.layers)
-    sizes = {"float16": 2, "float32": 4}
-    size = rows * (60.0 + layers * width * sizes[config.dtype]) + nucleotides
-    if config.per_base:
-        size += float(layers * width * sizes[config.per_base_dtype]) * nucleotides
-    kind = "GPU" if pool.use_gpu else "CPU"
-    workers = f"{pool.least}" if pool.least == pool.most else f"{pool.least} to {pool.most}"
-    say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
-    say(f"  workers     {workers}, a {kind} each")
-    done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
-    advice = "leave out --per-base, use --dtype float16, or write elsewhere"
-    check_disk(directory, max(size - done, 0), advice)
+        work.announce(pool)
+        notes = _run(work.sources, plan, job, pool)
+    return _finish(work.sources, plan, job, notes, identity, time.monotonic() - began)
 
 
 def _run(

@@ -1,0 +1,173 @@
+"""What is done before the first sequence is embedded: reading, counting, an estimate."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from riboray.console import clock, say
+from riboray.corpus.ingestion import GZIP_FACTOR, Runner, SerialRunner
+from riboray.corpus.inputs import InputFile, find_inputs
+from riboray.corpus.screening import Rules
+from riboray.embedding.config import EmbedConfig
+from riboray.embedding.estimate import estimate_seconds
+from riboray.embedding.local import LocalPool
+from riboray.embedding.planning import Plan, PlanRules, make_plan
+from riboray.embedding.reading import Source, list_source
+from riboray.model.checkpoint import LoadedCheckpoint
+from riboray.rayenv import LOCAL
+from riboray.room import byte_size, check_disk
+
+if TYPE_CHECKING:
+    from riboray.embedding.pipeline import EmbeddingPool
+
+__all__ = ["Preparation", "find_sources"]
+
+#: Text of a file's part by default: a share of the input between these bounds.
+_FILES, _LEAST_TEXT, _MOST_TEXT = 64, 64 << 10, 2 << 20
+#: Text that this process reads by itself before it starts Ray.
+_SMALL_TEXT = 64 << 20
+#: Work of one core that this process does itself: Ray, its workers and their imports take as long.
+_SMALL_SECONDS = 30.0
+#: Bytes of a value.
+_SIZES = {"float16": 2, "float32": 4}
+
+
+def find_sources(config: EmbedConfig, directory: Path) -> list[Source]:
+    """Return the input's files, each with how it is read in parts.
+
+    Raises
+    ------
+    RiborayError
+        If one is missing or of no known kind.
+    """
+    files = find_inputs(config.input, directory, validation=True)
+    share = sum(map(_text_size, files)) // _FILES
+    size = config.shard_bytes or min(max(share, _LEAST_TEXT), _MOST_TEXT)
+    return [list_source(k, file, size, config.columns) for k, file in enumerate(files)]
+
+
+def _text_size(file: InputFile) -> int:
+    """Bytes of text in a file, about."""
+    return file.size * {"fasta": 1, "fasta.gz": GZIP_FACTOR, "parquet": 3}[file.kind]
+
+
+def _plan_rules(config: EmbedConfig, loaded: LoadedCheckpoint) -> PlanRules:
+    width = loaded.model.config.max_sequence_length
+    has_codes = loaded.model.config.tokens.id_of("N") is not None
+    rules = Rules(
+        min_length=1,
+        max_length=width if config.on_long == "reject" else 1 << 62,
+        ambiguity="keep" if has_codes else "reject",
+        on_long="reject",
+    )
+    return PlanRules(
+        rules=rules,
+        columns=config.columns,
+        width=width,
+        truncate=config.on_long == "truncate",
+        duplicate_ids=config.duplicate_ids,
+        on_invalid=config.on_invalid,
+    )
+
+
+class Preparation:
+    """An input, a model and an output directory, before work begins.
+
+    Parameters
+    ----------
+    config : EmbedConfig
+        The options.
+    loaded : LoadedCheckpoint
+        The model.
+    sources : list of Source
+        The input's files.
+    directory : Path
+        Where the output goes; it is there, and this process's alone.
+    address : str
+        Which Ray.
+
+    Attributes
+    ----------
+    given : PlanRules
+        What is accepted of the input.
+    """
+
+    def __init__(
+        self,
+        config: EmbedConfig,
+        loaded: LoadedCheckpoint,
+        sources: list[Source],
+        directory: Path,
+        address: str,
+    ) -> None:
+        self.config, self.loaded, self.sources = config, loaded, sources
+        self.directory, self.address = directory, address
+        self.given = _plan_rules(config, loaded)
+        self._path = directory / "work" / "plan.json"
+        self._plan = Plan.read(self._path)
+
+    def pool(self) -> AbstractContextManager[EmbeddingPool | LocalPool]:
+        """Choose where to work: here for little, on Ray for much or where it is asked for."""
+        if self._plan is None and sum(_text_size(s.file) for s in self.sources) <= _SMALL_TEXT:
+            self.plan(SerialRunner())  # mistakes show before Ray is started
+        config = self.config
+        asked = config.num_workers is not None or self.address != LOCAL
+        gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
+        if self._plan is not None and not (asked or gpu) and self._seconds < _SMALL_SECONDS:
+            return nullcontext(LocalPool())
+        from riboray.embedding.pipeline import embedding_pool
+
+        return embedding_pool(config, self.address)
+
+    def plan(self, runner: Runner) -> Plan:
+        """Return which records go into which file; read the input for it if nobody has yet.
+
+        Raises
+        ------
+        RiborayError
+            On input that cannot be used.
+        """
+        if self._plan is None:
+            more = f" and {len(self.sources) - 3} more" if len(self.sources) > 3 else ""
+            names = ", ".join(source.file.path for source in self.sources[:3])
+            say(f"  reading     {names}{more}")
+            self._plan = make_plan(self.sources, self.given, runner)
+            self._plan.write(self._path)
+        return self._plan
+
+    @cached_property
+    def _seconds(self) -> float:
+        """Seconds that one process takes, about."""
+        assert self._plan is not None
+        model = self.loaded.model
+        return estimate_seconds(self.config, model, self.sources, self._plan, self.given)
+
+    def announce(self, pool: EmbeddingPool | LocalPool) -> None:
+        """Say what is to be made and how long it takes, and refuse what the disk cannot hold.
+
+        Raises
+        ------
+        RiborayError
+            If there is not room enough.
+        """
+        assert self._plan is not None
+        config, directory = self.config, self.directory
+        rows, nucleotides = self._plan.total("rows"), self._plan.total("nucleotides")
+        width, layers = self.loaded.model.config.hidden_size, len(config.layers)
+        size = rows * (60.0 + layers * width * _SIZES[config.dtype]) + nucleotides
+        if config.per_base:
+            size += float(layers * width * _SIZES[config.per_base_dtype]) * nucleotides
+        kind = "GPU" if pool.use_gpu else "CPU"
+        workers = f"{pool.least}" if pool.least == pool.most else f"{pool.least} to {pool.most}"
+        say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
+        say(f"  workers     {workers}, a {kind} each")
+        done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+        advice = "leave out --per-base, use --dtype float16, or write elsewhere"
+        check_disk(directory, max(size - done, 0), advice)
+        if not pool.use_gpu:
+            say(f"  estimate    {clock(self._seconds / pool.most)}, by the speed of this process")
