@@ -141,10 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"riboray {__version__}")
         return 0
-    if given[0] not in VERBS:
+    if not _kinds(given[0]) and given[0] not in VERBS:
         print(f"riboray: unknown verb {given[0]!r}; see riboray --help", file=sys.stderr)
         return 2
     return run_verb(given[0], given[1:])
+
+
+def _kinds(name: str) -> dict[str, Verb]:
+    """Return the verbs that begin with a word, by their second."""
+    return {key.split()[1]: verb for key, verb in VERBS.items() if key.startswith(f"{name} ")}
 
 
 def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +158,7 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     name : str
-        A key of `VERBS`.
+        A key of `VERBS`, or the first word of some: the second is the first argument then.
     arguments : sequence of str, optional
         ``sys.argv[1:]`` by default.
 
@@ -164,6 +169,16 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     """
     from riboray.options import parse_config
 
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if kinds := _kinds(name):
+        if not given or given[0] in ("-h", "--help"):
+            print("\n".join([f"usage: riboray {name} KIND [options]", "", *_lines(kinds)]))
+            return 0 if given else 2
+        if given[0] not in kinds:
+            known = ", ".join(kinds)
+            print(f"riboray {name}: unknown kind {given[0]!r}; known: {known}", file=sys.stderr)
+            return 2
+        name, given = f"{name} {given[0]}", given[1:]
     verb = VERBS[name]
     if verb.one_thread:  # numpy, numba and torch read these when they are imported
         for variable in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
@@ -173,7 +188,7 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         config_class, function = verb.load()
-        config = parse_config(name, config_class, sys.argv[1:] if arguments is None else arguments)
+        config = parse_config(name, config_class, given)
         result = function(config)
     except RiborayError as error:
         print(f"riboray {name}: {error}", file=sys.stderr)
@@ -201,9 +216,14 @@ def _overview() -> str:
         "",
         "usage: riboray VERB [options]      riboray VERB --help      riboray --version",
         "",
-        *(f"  {name:<14}{verb.help}" for name, verb in VERBS.items()),
+        *_lines(VERBS),
     ]
     return "\n".join(lines)
+
+
+def _lines(verbs: dict[str, Verb]) -> list[str]:
+    width = max(map(len, verbs)) + 2
+    return [f"  {name:<{width}}{verb.help}" for name, verb in verbs.items()]
 
 
 if __name__ == "__main__":

@@ -69,8 +69,14 @@ def _start(address: str, cpus: float, spare: int) -> None:
     if address != LOCAL:
         try:
             ray.init(address=address, runtime_env=_shipped_code(), **quiet)
-        except ConnectionError as error:
-            raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}") from error
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            reason = first_line(error)
+            if "AuthenticationError" in reason:
+                reason = (
+                    "wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's"
+                )
+                raise ConfigError(f"the Ray cluster at {address} {reason}") from error
+            raise ConfigError(f"no Ray cluster at {address}: {reason}") from error
         return
     # Handed down by the environment and not by a runtime environment, for which Ray would start
     # an agent, and new processes in place of those that it starts anyway: 1.3 s of 7.

@@ -64,6 +64,8 @@ def cluster(monkeypatch):
 
     # Nodes inherit this process's settings: a cluster's looks out for notices to its machines.
     monkeypatch.delenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", raising=False)
+    # A Ray that ran in this process before has set it to "token", and commands do not inherit it.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     nodes = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"},

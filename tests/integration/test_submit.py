@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
-from tests.integration.helpers import ROOT, TINY, environment, wait_for
+from tests.integration.helpers import ROOT, TINY, environment, riboray, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -40,7 +41,8 @@ def cluster(tmp_path_factory):
     folder = Path(f"/tmp/riboray-test-{os.getpid()}")
     names = ["port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    env = environment() | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    env = environment() | {"RAY_USAGE_STATS_ENABLED": "0"}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # A job's `python` is the first on the head's PATH: start it as from an activated environment.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
@@ -51,6 +53,7 @@ def cluster(tmp_path_factory):
     with log.open("w") as out:
         head = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    env["TEST_ADDRESS"] = f"127.0.0.1:{ports['port']}"
     try:
 
         def up():
@@ -111,6 +114,15 @@ def test_a_job_that_fails_says_so(cluster):
     done = submit(cluster, "python", "jobs/pretrain.py", "--corpus", "/nowhere.fa")
     assert done.returncode == 1
     assert "/nowhere.fa: no such file" in done.stdout
+
+
+def test_the_token_is_asked_for(cluster, tmp_path):
+    (tmp_path / "some.fa").write_text(">a\nACGUACGUACGU\n")
+    options = ["--output", tmp_path / "out", "--ray-address", cluster[1]["TEST_ADDRESS"]]
+    code, _, err = riboray("ingest", "some.fa", *options, cwd=tmp_path)
+    assert code == 2
+    assert "wants a token: set RAY_AUTH_MODE=token" in err.splitlines()[-1]
+    assert "Traceback" not in err
 
 
 def test_the_upload_is_small(root):

@@ -19,7 +19,15 @@ from riboray.corpus.screening import Rules
 from riboray.corpus.stockholm import FamilyAlignment
 from riboray.corpus.structure import base_pairs, project_structure
 
-__all__ = ["ORIGIN_SCHEMA", "Families", "PairRules", "choose_held_out", "pairs_of"]
+__all__ = [
+    "ORIGIN_SCHEMA",
+    "Families",
+    "PairRules",
+    "choose_held_out",
+    "draw_pairs",
+    "pairs_of",
+    "row_bytes",
+]
 
 GAPS = "-.~_"
 _GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
@@ -112,13 +120,13 @@ class Families:
         if excluded:
             self._leave_out("families", "filtered", where, "the family is excluded")
             return
-        rows = np.array([_row_bytes(family.rows[k]) for k in kept], dtype=np.uint8)
+        rows = np.array([row_bytes(family.rows[k]) for k in kept], dtype=np.uint8)
         self._add_members(file, family, kept, texts, rows)
         if len(kept) < 2:
             why = f"{len(kept)} usable sequence{'s'[: len(kept) != 1]}; a pair needs two"
             self._leave_out("families", "rejected", where, why)
             return
-        table = _draw_pairs(accession, [family.ids[k] for k in kept], rows, self.pair_rules)
+        table = draw_pairs(accession, [family.ids[k] for k in kept], rows, self.pair_rules)
         if not len(table):
             rules = self.pair_rules
             span = f"{rules.min_identity:g} to {rules.max_identity:g}"
@@ -200,14 +208,14 @@ def choose_held_out(families: Sequence[str], share: float, seed: int) -> list[st
     return sorted(by_hash[: min(wanted, len(families) - 1)])
 
 
-def _row_bytes(row: str) -> Rows:
+def row_bytes(row: str) -> Rows:
     """Return an aligned row as bytes, normalised, every gap a dash."""
     letters = np.frombuffer(normalise(row).encode("latin-1", "replace"), dtype=np.uint8).copy()
     letters[np.isin(letters, _GAP_BYTES)] = ord("-")
     return letters
 
 
-def _draw_pairs(family: str, ids: list[str], rows: Rows, rules: PairRules) -> pa.Table:
+def draw_pairs(family: str, ids: list[str], rows: Rows, rules: PairRules) -> pa.Table:
     """Draw pairs without replacement, the same for the same seed and family."""
     count = len(ids)
     total = count * (count - 1) // 2
