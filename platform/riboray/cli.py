@@ -97,6 +97,12 @@ VERBS: dict[str, Verb] = {
         "find relatives of RNAs among millions",
         one_thread=True,
     ),
+    "evaluate alignment": Verb(
+        "riboray.evaluation.config:EvaluateAlignmentConfig",
+        "riboray.evaluation.alignment:evaluate_alignment",
+        "measure models, scores and other aligners on reference alignments",
+        one_thread=True,
+    ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
         "riboray.model.convert:convert",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "clock", "say"]
+__all__ = ["Progress", "clock", "say", "say_columns"]
 
 #: Seconds between plain lines where there is no terminal.
 _LINE_SECONDS = 10.0
@@ -18,6 +19,17 @@ def say(message: str = "") -> None:
     """Print a line for people, to standard error; standard output is for results."""
     tqdm.write(message, file=sys.stderr)
     sys.stderr.flush()
+
+
+def say_columns(rows: Sequence[Sequence[str]], texts: int = 1) -> None:
+    """Print rows with columns as wide as they must be, the first ``texts`` of them words."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (
+            cell.ljust(width) if place < texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        say("  " + "  ".join(padded).rstrip())
 
 
 class Progress:

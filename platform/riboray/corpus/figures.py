@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from riboray.corpus.stats import OUTCOMES, Stats, headline, label, printable, share, tables
 from riboray.corpus.structure import SS_CLASSES
+from riboray.drawing import PAD, file_options, styled
 from riboray.manifest import atomic_path
 from riboray.page import PALETTE, html_page, html_table
 
@@ -27,22 +26,6 @@ Axes = Any
 _INK, _GREY, _BLUE, _ORANGE, _GREEN, _RED = PALETTE.values()
 
 _OUTCOME_COLOURS = dict(zip(OUTCOMES, (_BLUE, _ORANGE, _RED, _GREEN), strict=True))
-
-#: Inches left free beside every panel.
-_PAD = 0.12
-_STYLE: Any = {
-    "text.usetex": False,
-    "text.parse_math": False,  # a $ in a name is a dollar sign
-    "svg.hashsalt": "riboray",  # the same corpus gives the same file
-    "svg.fonttype": "path",
-    "font.size": 9,
-    "figure.constrained_layout.w_pad": _PAD,
-    "figure.constrained_layout.h_pad": 0.08,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-}
 
 
 class Panel(NamedTuple):
@@ -64,26 +47,11 @@ def write_figure(stats: Stats, path: Path) -> None:
         PNG, SVG or HTML, by its ending.
     """
     panels = _panels(stats)
-    with _styled(), atomic_path(path) as temporary:
+    with styled(), atomic_path(path) as temporary:
         if path.suffix == ".html":
             temporary.write_text(_page(stats, panels), "utf-8")
         else:
-            _draw_all(stats, panels).savefig(temporary, **_options(path.suffix[1:]))
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # A name may be in a script that the font lacks; the tables have it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
-def _options(form: str) -> dict[str, Any]:
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else None
-    return {"format": form, "dpi": 150, "metadata": metadata}
+            _draw_all(stats, panels).savefig(temporary, **file_options(path.suffix[1:]))
 
 
 def _draw_all(stats: Stats, panels: list[Panel]) -> Any:
@@ -107,7 +75,7 @@ def _draw_all(stats: Stats, panels: list[Panel]) -> Any:
 
 
 def _draw_panel(figure: Any, panel: Panel) -> None:
-    left = _PAD * figure.dpi / figure.bbox.width
+    left = PAD * figure.dpi / figure.bbox.width
     figure.suptitle(panel.heading, fontsize=10, fontweight="bold", x=left, ha="left")
     panel.draw(figure.add_subplot())
 
@@ -304,7 +272,7 @@ def _inline_figure(panel: Panel, prefix: str) -> str:
     figure = Figure(figsize=(5.6, panel.height), layout="constrained")
     _draw_panel(figure, panel)
     text = io.StringIO()
-    figure.savefig(text, transparent=True, **_options("svg"))
+    figure.savefig(text, transparent=True, **file_options("svg"))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     # Comments repeat the texts, the metadata names a vocabulary, the style sheet is for all "*".

@@ -15,6 +15,7 @@ from riboray.errors import InputError
 
 __all__ = [
     "file_system",
+    "first_bytes",
     "first_line",
     "is_remote",
     "local_path",
@@ -143,6 +144,18 @@ def location(path: str) -> str:
 def local_path(path: str | Path) -> Path:
     """Return a local path, also of a ``file://`` URL."""
     return Path(str(path).removeprefix("file://"))
+
+
+def first_bytes(path: str | Path, error: type[InputError], what: str, count: int = 64) -> bytes:
+    """Return what a plain or gzip file begins with, blank lines left out.
+
+    Raises
+    ------
+    InputError
+        As `opened`.
+    """
+    with opened(path, error, what, lambda: None) as handle:
+        return handle.read(count).lstrip()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from unicodedata import east_asian_width
 
-from riboray.console import say
+from riboray.console import say, say_columns
 from riboray.corpus.counting import SPLITS, count_files, opened_parquet, split_of
 from riboray.corpus.structure import SS_CLASSES
 from riboray.errors import ConfigError, CorpusError
@@ -342,12 +342,6 @@ def say_tables(stats: Stats) -> None:
             continue
         say(f"\n{table.heading}")
         cells = [table.columns, *table.rows] if any(table.columns) else table.rows
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        for row in cells:
-            padded = (
-                cell.ljust(width) if i < table.texts else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            say("  " + "  ".join(padded).rstrip())
+        say_columns(cells, table.texts)
     for problem in stats["problems"]:
         say(f"\nWARNING: {printable(problem, 300)}")

@@ -17,12 +17,13 @@ from riboray.alignment.columns import AlignedColumns, aligned_columns
 from riboray.alphabet import IUPAC_NUCLEOTIDES, normalise
 from riboray.corpus.families import PairRules, draw_pairs, row_bytes
 from riboray.corpus.fasta import read_fasta
-from riboray.corpus.files import opened
+from riboray.corpus.files import first_bytes, opened
 from riboray.corpus.records import Reject
 from riboray.corpus.stockholm import FamilyAlignment, read_stockholm
 from riboray.errors import CorpusError, FastaError, InputError
 
 __all__ = [
+    "GAP_SIGNS",
     "PairRecord",
     "ReferencePair",
     "References",
@@ -31,7 +32,9 @@ __all__ = [
     "read_references",
 ]
 
-_GAPS = str.maketrans(".~_", "---")
+GAP_SIGNS = str.maketrans(".~_", "---")
+"""Other signs for a gap, to dashes."""
+
 _LETTERS = frozenset(IUPAC_NUCLEOTIDES)
 #: What a table of pairs must have.
 _COLUMNS = ("id_a", "id_b", "aligned_a", "aligned_b")
@@ -146,7 +149,7 @@ def pair_rows(
         Of the given kind, if they differ in length, or one has no nucleotide or a character that
         is neither nucleotide nor gap.
     """
-    rows = [normalise(row).translate(_GAPS) for row in (row_a, row_b)]
+    rows = [normalise(row).translate(GAP_SIGNS) for row in (row_a, row_b)]
     if len(rows[0]) != len(rows[1]):
         reason = f"aligned rows differ in length: {len(rows[0])} and {len(rows[1])}"
         raise kind(path, reason, number)
@@ -219,8 +222,7 @@ def _why_left_out(pair: ReferencePair, max_length: int | None, ambiguity: bool) 
 
 
 def _read(path: str, rules: PairRules) -> Iterator[tuple[int, ReferencePair]]:
-    with opened(path, CorpusError, "a file of alignments", lambda: None) as handle:
-        start = handle.read(64).lstrip()
+    start = first_bytes(path, CorpusError, "a file of alignments")
     if start.startswith(b"# STOCKHOLM"):
         for family in read_stockholm(path):
             yield from _pairs_of(path, family, rules)
@@ -263,7 +265,7 @@ def _aligned_fasta(path: str) -> FamilyAlignment:
     ids: list[str] = []
     rows: list[str] = []
     for record in read_fasta(path):
-        row = normalise(record.sequence).translate(_GAPS)
+        row = normalise(record.sequence).translate(GAP_SIGNS)
         if rows and len(row) != len(rows[0]):
             reason = f"{len(row)} columns, but the first record has {len(rows[0])}"
             raise FastaError(path, f"not an alignment: {reason}", record.number)

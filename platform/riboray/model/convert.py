@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
 from riboray.alphabet import get_vocabulary
 from riboray.errors import ConfigError
 from riboray.model.checkpoint import describe, load_checkpoint, save_checkpoint
+from riboray.model.metadata import TRAINED_NAME
 from riboray.model.vocabulary import convert_vocabulary
 
 __all__ = ["ConvertConfig", "convert"]
@@ -41,8 +43,12 @@ def convert(config: ConvertConfig) -> dict[str, Any]:
     OutputError
         If the output exists.
     """
-    model = load_checkpoint(config.checkpoint).model
+    loaded = load_checkpoint(config.checkpoint)
+    model = loaded.model
     if model.config.vocabulary != config.vocabulary:
         model = convert_vocabulary(model, get_vocabulary(config.vocabulary))
     save_checkpoint(model, config.output)
+    trained = loaded.path / TRAINED_NAME
+    if trained.is_file():
+        shutil.copy(trained, config.output)
     return describe(load_checkpoint(config.output))

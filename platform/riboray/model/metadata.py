@@ -7,9 +7,12 @@ from typing import Any
 from riboray import __version__
 from riboray.model.config import RnaBertConfig
 
-__all__ = ["SCHEMA_VERSION", "SHARED_FIELDS", "config_to_json", "tokenizer_to_json"]
+__all__ = ["SCHEMA_VERSION", "SHARED_FIELDS", "TRAINED_NAME", "config_to_json", "tokenizer_to_json"]
 
 SCHEMA_VERSION = 1
+
+TRAINED_NAME = "training_sequences.safetensors"
+"""Hashes of what a model was trained on, beside its weights: see `riboray.corpus.trained`."""
 
 #: config.json keys that are RnaBertConfig fields under the same name.
 SHARED_FIELDS = (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from riboray.batching import plan_batches
 from riboray.corpus.families import choose_held_out
 from riboray.corpus.records import is_validation
+from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.masking import sequence_keys
@@ -53,12 +54,15 @@ class TrainingData:
         Families whose alignments training never sees.
     counts : dict of str to int
         Sequences, pairs and families on either side.
+    trained : TrainedSequences
+        Hashes of what is trained on.
     """
 
     specs: dict[str, StreamSpec]
     validation: Validation
     held_out_families: tuple[str, ...]
     counts: dict[str, int]
+    trained: TrainedSequences
 
 
 def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> TrainingData:
@@ -79,7 +83,7 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
     if files["pairs"] and not files["members"]:
         raise CorpusError(corpus, "lists no members of its families; ingest it anew")
     split = _split_pairs(files, config)
-    mlm_validation, mlm_counts = _split_sequences(files, split.hashes, config)
+    mlm_validation, mlm_counts, masked = _split_sequences(files, split.hashes, config)
     ss_validation, ss_counts = _split_members(files, split.held_out, config)
     counts = {**split.counts, **mlm_counts, **ss_counts}
     if not counts["mlm_training_sequences"]:
@@ -115,7 +119,11 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
                 "--alignments with two families or more, and for ss one with SS_cons"
             )
     validation = Validation(mlm_validation, split.validation, ss_validation)
-    return TrainingData(specs, validation, split.held_out, counts)
+    trained = TrainedSequences.of(
+        masked if "mlm" in specs else masked[:0],
+        split.trained if {"sal", "ss"} & specs.keys() else masked[:0],
+    )
+    return TrainingData(specs, validation, split.held_out, counts, trained)
 
 
 class _PairSplit(NamedTuple):
@@ -124,6 +132,8 @@ class _PairSplit(NamedTuple):
     held_out: tuple[str, ...]
     hashes: Hashes
     """Sequences of the held-out families."""
+    trained: Hashes
+    """Sequences of the others."""
     validation: list[PairBatch]
     sampling: PairSampling | None
     counts: dict[str, int]
@@ -133,7 +143,8 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
     if not files["pairs"]:
         names = ("families", "pairs")
         counts = {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
-        return _PairSplit((), np.empty(0, dtype=np.uint64), [], None, counts)
+        none = np.empty(0, dtype=np.uint64)
+        return _PairSplit((), none, none, [], None, counts)
     table = ds.dataset(files["pairs"]).to_table(columns=["family", "identity"])
     members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
     names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
@@ -167,6 +178,7 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
     return _PairSplit(
         held_out=tuple(held_out),
         hashes=np.unique(members.filter(is_member)["sha256_64"].to_numpy()),
+        trained=members.filter(pc.invert(is_member))["sha256_64"].to_numpy(),
         validation=[pair_batch([pairs[i] for i in rows], config.model) for rows in plans],
         sampling=pair_sampling(
             trained["family"],
@@ -226,7 +238,8 @@ def _split_sequences(
     files: dict[str, list[Path]],
     held_out_hashes: Hashes,
     config: PretrainConfig,
-) -> tuple[list[TokenBatch], dict[str, int]]:
+) -> tuple[list[TokenBatch], dict[str, int], Hashes]:
+    """Return the held-out batches, counts, and the hashes of the sequences to train on."""
     if not files["sequences"]:
         raise CorpusError("corpus", "holds no sequences")
     dataset = ds.dataset(files["sequences"])
@@ -234,8 +247,9 @@ def _split_sequences(
     apart = bool(files["validation_sequences"])
     validation = is_validation(hashes, 0.0 if apart else config.validation_share)
     excluded = np.isin(hashes, held_out_hashes)
+    trained = hashes[~validation & ~excluded]
     counts = {
-        "mlm_training_sequences": int((~validation & ~excluded).sum()),
+        "mlm_training_sequences": len(trained),
         "mlm_excluded_sequences": int((~validation & excluded).sum()),
     }
     if apart:
@@ -247,7 +261,7 @@ def _split_sequences(
     rows = np.sort(rows[np.argsort(hashes[rows], kind="stable")[: config.validation_sequences]])
     counts["mlm_validation_sequences"] = len(rows)
     if not len(rows):
-        return [], counts
+        return [], counts, trained
     table = dataset.take(pa.array(rows), columns=["id", "sequence", "length"])
     sequences, keys = table["sequence"].to_pylist(), sequence_keys(table["id"].to_pylist())
     batches = []
@@ -255,4 +269,4 @@ def _split_sequences(
         texts, pattern = [sequences[i] for i in chosen], _VALIDATION_PATTERN
         batch = mlm_batch(texts, keys[chosen], pattern, config.seed, config.model, config.masking)
         batches.append(batch)
-    return batches, counts
+    return batches, counts, trained

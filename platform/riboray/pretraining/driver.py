@@ -291,6 +291,7 @@ def _finish(
     """Put the trained model, the figure and the summary into the run directory."""
     staged = run.path / f".checkpoint-{time.time_ns()}"
     shutil.copytree(chosen, staged)
+    data.trained.write(staged)
     aside = staged.with_name(f"{staged.name}-old")
     if run.checkpoint.exists():
         run.checkpoint.rename(aside)

@@ -1,0 +1,76 @@
+"""F1 against sequence identity, one curve a method, as BRAliBase's papers draw it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riboray.drawing import file_options, styled
+from riboray.evaluation.accuracy import Counts
+from riboray.evaluation.references import ReferencePair
+from riboray.evaluation.summary import Measured
+from riboray.manifest import atomic_path
+from riboray.page import PALETTE
+
+__all__ = ["draw_by_identity", "smoothed"]
+
+#: Standard deviation of the smoothing kernel, percent of identity.
+_WIDTH = 3.0
+#: Pairs that a point of a curve rests on, at least.
+_FEWEST = 10.0
+_COLOURS = ["blue", "red", "green", "orange", "ink", "grey"]
+_DASHES = ["-", "--", ":", "-."]
+
+
+def smoothed(
+    counts: Counts, identity: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the F1 of pairs near each identity, weighted by a Gaussian kernel of 3 percent.
+
+    NaN where fewer than ten pairs, by weight, are near.
+    """
+    weights = np.exp(-0.5 * ((at[:, None] - identity[None, :]) / _WIDTH) ** 2)
+    common, predicted, wanted = (weights @ counts).T
+    both = predicted + wanted
+    near = (both > 0) & (weights.sum(axis=1) >= _FEWEST)
+    return np.where(near, 2 * common / np.where(both > 0, both, 1), np.nan)
+
+
+def draw_by_identity(path: Path, pairs: list[ReferencePair], measured: list[Measured]) -> None:
+    """Draw the curves, and below them how many pairs there are."""
+    from matplotlib.figure import Figure
+
+    identity = np.array([pair.identity for pair in pairs])
+    at = np.arange(np.floor(identity.min()), np.ceil(identity.max()) + 0.5, 0.5)
+    with styled(), atomic_path(path) as temporary:
+        figure = Figure(figsize=(8, 6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        for number, one in enumerate(measured):
+            style, colour = divmod(number, len(_COLOURS))
+            upper.plot(
+                at,
+                smoothed(one.counts, identity, at),
+                color=PALETTE[_COLOURS[colour]],
+                linestyle=_DASHES[style % len(_DASHES)],
+                linewidth=1.6,
+                label=one.method.name,
+            )
+        _finish(upper, lower, identity)
+        figure.suptitle(
+            f"Agreement with {len(pairs):,} reference alignments", fontsize=12, x=0.01, ha="left"
+        )
+        figure.savefig(temporary, **file_options("png"))
+
+
+def _finish(upper: Any, lower: Any, identity: NDArray[np.float64]) -> None:
+    upper.set_ylabel("F1 of aligned bases")
+    upper.set_ylim(top=1.005)
+    upper.grid(alpha=0.25)
+    upper.legend(loc="lower right", frameon=False)
+    edges = np.arange(np.floor(identity.min() / 5) * 5, identity.max() + 5, 2.5)
+    lower.hist(identity, bins=edges, color=PALETTE["grey"])
+    lower.set_ylabel("pairs")
+    lower.set_xlabel("sequence identity (%)")
