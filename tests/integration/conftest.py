@@ -58,6 +58,30 @@ def server(tmp_path):
 
 
 @pytest.fixture
+def object_store(monkeypatch):
+    """A real S3 server on loopback: its file system, and what an address of it ends with."""
+    moto = pytest.importorskip("moto.server", reason="needs the extra dev (moto)")
+    from pyarrow import fs
+
+    found = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    found.start()
+    try:
+        host, port = found.get_host_and_port()
+        store = fs.S3FileSystem(
+            access_key="a",
+            secret_key="b",
+            endpoint_override=f"{host}:{port}",
+            scheme="http",
+            allow_bucket_creation=True,
+        )
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        yield store, f"?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
+    finally:
+        found.stop()
+
+
+@pytest.fixture
 def cluster(monkeypatch):
     """Ray nodes on this machine that can be killed one by one; gone at the end."""
     from ray.cluster_utils import Cluster

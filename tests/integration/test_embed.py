@@ -245,6 +245,24 @@ def test_inputs_over_http(work, undisturbed, server):
     assert main(["embed", f"{url}/none.fa", *common, "--output", str(folder / "none")]) == 2
 
 
+def test_inputs_from_an_object_store(work, undisturbed, object_store):
+    folder, ids, _ = work
+    store, query = object_store
+    store.create_dir("rnas")
+    for name in ("plain.fa", "packed.fa.gz", "table.parquet"):
+        with store.open_output_stream(f"rnas/deep/{name}", compression=None) as sink:
+            sink.write((folder / name).read_bytes())
+    options = ["--checkpoint", str(folder / "model"), "--shard-bytes", "8000"]
+    output = str(folder / "stored")
+    assert main(["embed", f"s3://rnas/deep{query}", *options, "--output", output]) == 0
+    stored = library.open_embeddings(output)
+    assert sorted(stored.ids.to_pylist()) == sorted(ids)
+    whole = library.open_embeddings(folder / "whole")
+    place = {name: row for row, name in enumerate(whole.ids.to_pylist())}
+    rows = [place[name] for name in stored.ids.to_pylist()]
+    assert np.array_equal(stored.to_numpy(), whole.to_numpy()[rows])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

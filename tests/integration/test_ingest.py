@@ -245,50 +245,24 @@ def test_inputs_over_http(server, tmp_path, monkeypatch):
         ingest(IngestConfig(corpus=["gopher://x/y.fa"], output=str(tmp_path / "n")))
 
 
-def test_inputs_from_an_object_store(tmp_path):
-    """A real S3 server on loopback: a file, a folder, a pattern."""
-    moto = pytest.importorskip("moto.server", reason="needs the extra dev (moto)")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        from pyarrow import fs
-
-        store = fs.S3FileSystem(
-            access_key="a",
-            secret_key="b",
-            endpoint_override=f"{host}:{port}",
-            scheme="http",
-            allow_bucket_creation=True,
-        )
-        store.create_dir("rnas")
-        path = write_fasta(tmp_path / "a.fa", 3000, 4)
-        for name in ("rnas/deep/a.fa", "rnas/deep/b.fa.gz", "rnas/notes.txt"):
-            raw = path.read_bytes()
-            with store.open_output_stream(name, compression=None) as sink:
-                sink.write(gzip.compress(raw) if name.endswith("gz") else raw)
-        query = f"?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
-        environment = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            for number, (place, files) in enumerate(
-                [("deep/a.fa", 1), ("deep", 2), ("**/*.fa*", 2), ("deep/*.gz", 1)]
-            ):
-                output = tmp_path / f"c{number}"
-                manifest = ingest(
-                    IngestConfig(corpus=[f"s3://rnas/{place}{query}"], output=str(output))
-                )
-                assert len(manifest.details["inputs"]) == files
-                assert manifest.counts["sequences_read"] == 3000 * files
-            with pytest.raises(InputError, match="no such file"):
-                ingest(
-                    IngestConfig(
-                        corpus=[f"s3://rnas/nothing.fa{query}"], output=str(tmp_path / "n")
-                    )
-                )
-    finally:
-        server.stop()
+def test_inputs_from_an_object_store(tmp_path, object_store):
+    """A file, a folder, a pattern."""
+    store, query = object_store
+    store.create_dir("rnas")
+    raw = write_fasta(tmp_path / "a.fa", 3000, 4).read_bytes()
+    for name in ("rnas/deep/a.fa", "rnas/deep/b.fa.gz", "rnas/notes.txt"):
+        with store.open_output_stream(name, compression=None) as sink:
+            sink.write(gzip.compress(raw) if name.endswith("gz") else raw)
+    for number, (place, files) in enumerate(
+        [("deep/a.fa", 1), ("deep", 2), ("**/*.fa*", 2), ("deep/*.gz", 1)]
+    ):
+        output = str(tmp_path / f"c{number}")
+        manifest = ingest(IngestConfig(corpus=[f"s3://rnas/{place}{query}"], output=output))
+        assert len(manifest.details["inputs"]) == files
+        assert manifest.counts["sequences_read"] == 3000 * files
+    missing = IngestConfig(corpus=[f"s3://rnas/nothing.fa{query}"], output=str(tmp_path / "n"))
+    with pytest.raises(InputError, match="no such file"):
+        ingest(missing)
 
 
 def test_ingest_and_describe_the_sample(tmp_path):
