@@ -152,10 +152,13 @@ def first_bytes(path: str | Path, error: type[InputError], what: str, count: int
     Raises
     ------
     InputError
-        As `opened`.
+        As `opened`, and if there is nothing.
     """
     with opened(path, error, what, lambda: None) as handle:
-        return handle.read(count).lstrip()
+        start = handle.read(count).lstrip()
+    if not start:
+        raise error(path, "is empty")
+    return start
 
 
 @contextmanager
