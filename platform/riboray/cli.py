@@ -103,6 +103,12 @@ VERBS: dict[str, Verb] = {
         "measure models, scores and other aligners on reference alignments",
         one_thread=True,
     ),
+    "evaluate mlm": Verb(
+        "riboray.evaluation.mlm:EvaluateMlmConfig",
+        "riboray.evaluation.mlm:evaluate_mlm",
+        "measure how well models recover hidden nucleotides, by RNA type and position",
+        one_thread=True,
+    ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
         "riboray.model.convert:convert",

@@ -1,4 +1,4 @@
-"""F1 against sequence identity, one curve a method, as BRAliBase's papers draw it."""
+"""Figures of evaluations, among them F1 against identity as BRAliBase's papers draw it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from riboray.corpus.stats import printable
 from riboray.drawing import file_options, styled
 from riboray.evaluation.accuracy import Counts
 from riboray.evaluation.references import ReferencePair
@@ -15,7 +16,7 @@ from riboray.evaluation.summary import Measured
 from riboray.manifest import atomic_path
 from riboray.page import PALETTE
 
-__all__ = ["draw_by_identity", "smoothed"]
+__all__ = ["draw_by_identity", "draw_filling", "smoothed"]
 
 #: Standard deviation of the smoothing kernel, percent of identity.
 _WIDTH = 3.0
@@ -74,3 +75,38 @@ def _finish(upper: Any, lower: Any, identity: NDArray[np.float64]) -> None:
     lower.hist(identity, bins=edges, color=PALETTE["grey"])
     lower.set_ylabel("pairs")
     lower.set_xlabel("sequence identity (%)")
+
+
+def draw_filling(path: Path, summary: dict[str, Any]) -> None:
+    """Draw accuracy on hidden nucleotides: by distance from either end, and by group."""
+    from matplotlib.figure import Figure
+
+    models = summary["models"]
+    groups = models[0]["by_group"]
+    with styled(), atomic_path(path) as temporary:
+        figure = Figure(figsize=(11, 4.5), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
+        for number, entry in enumerate(models):
+            colour = PALETTE[_COLOURS[number % len(_COLOURS)]]
+            for axes, key in ((left, "from_5_end"), (middle, "from_3_end")):
+                values = [part["accuracy"] for part in entry[key]]
+                axes.plot(values, marker="o", markersize=3, color=colour, label=entry["name"])
+            shift = 0.8 * (number + 0.5) / len(models) - 0.4
+            values = [part["accuracy"] for part in entry["by_group"]]
+            right.barh(
+                np.arange(len(values)) + shift, values, height=0.8 / len(models), color=colour
+            )
+        for axes, key, end in ((left, "from_5_end", "5'"), (middle, "from_3_end", "3'")):
+            names = [f"{part['low']}–" for part in models[0][key]]
+            axes.set_xticks(range(len(names)), names)
+            axes.set_xlabel(f"nucleotides from the {end} end")
+            axes.grid(axis="y", alpha=0.25)
+        left.set_ylabel("share of hidden nucleotides recovered")
+        left.legend(frameon=False, loc="best")
+        names = [printable(part["group"], 24) for part in groups]
+        right.set_yticks(range(len(names)), names)
+        right.invert_yaxis()
+        right.set_xlabel(f"recovered, by {summary['group_by']}")
+        measured = f"{summary['nucleotides_measured']:,} nucleotides"
+        figure.suptitle(f"Hidden nucleotides: {measured}", fontsize=12, x=0.01, ha="left")
+        figure.savefig(temporary, **file_options("png"))

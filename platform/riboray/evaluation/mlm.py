@@ -1,0 +1,370 @@
+"""The verb `evaluate mlm`: how well hidden nucleotides are recovered, by type and by position."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from riboray import __version__
+from riboray.console import say, say_columns
+from riboray.corpus.config import ColumnNames
+from riboray.corpus.inputs import find_inputs
+from riboray.corpus.records import Reject, hash64
+from riboray.corpus.rejects import write_rejects
+from riboray.corpus.screening import Rules
+from riboray.corpus.trained import TrainedSequences
+from riboray.embedding.embedder import Embedder
+from riboray.embedding.reading import admit, list_source, read_parts
+from riboray.errors import ConfigError, CorpusError
+from riboray.evaluation.config import named_paths
+from riboray.evaluation.figures import draw_filling
+from riboray.evaluation.filling import GROUPS, Filled, composition, fill, neighbours
+from riboray.manifest import (
+    FileEntry,
+    Manifest,
+    atomic_path,
+    claim,
+    exclusive,
+    fingerprint,
+    finished,
+    write_json,
+    write_manifest,
+)
+from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
+
+__all__ = ["MLM_EVALUATION_KIND", "EvaluateMlmConfig", "evaluate_mlm"]
+
+MLM_EVALUATION_KIND = "mlm evaluation"
+#: Limits of the bins of positions, nucleotides from an end.
+_POSITIONS = (0, 5, 10, 20, 40, 80, 160, 320, 1 << 40)
+_PART = 1 << 20
+_UNKNOWN = "unknown"
+#: Groups shown and drawn; the others are together.
+_GROUPS_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateMlmConfig:
+    """Measure how well models recover hidden nucleotides.
+
+    ``riboray evaluate mlm rnas.fa --checkpoint mine=runs/mine/checkpoint``
+    """
+
+    POSITIONAL: ClassVar[str] = "input"
+
+    input: list[str] = field(default_factory=list)
+    """FASTA, plain or gzip, or Parquet (a corpus too); may be given without the flag."""
+    checkpoint: list[str] = field(default_factory=list)
+    """Models: [NAME=]PATH, any number."""
+    output: str = "mlm-evaluation"
+    """Directory to make."""
+    group_by: Literal["rna_type", "family", "label", "source", "none"] = "rna_type"
+    """What to tell apart: rna_type and family are columns of Parquet; label is the first word after
+    the id of a FASTA record, source what stands before the first | of its id. Where the input has
+    no RNA types, label takes their place."""
+    max_sequences: int = 2000
+    """Sequences measured; of more, those with the lowest hashes, which is a draw by chance that is
+    the same whatever the order."""
+    min_length: int = 10
+    """Leave out shorter ones."""
+    rounds: int = 1000
+    """Draws for confidence intervals, over sequences."""
+    seed: int = 0
+    """Of these draws."""
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    """Columns of Parquet files."""
+
+    def __post_init__(self) -> None:
+        if not self.input:
+            raise ConfigError("nothing to measure on: give sequences")
+        if not named_paths(self.checkpoint, "checkpoint"):
+            raise ConfigError("nothing to measure: give --checkpoint")
+        least = {"max_sequences": 1, "min_length": 1, "rounds": 100}
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+
+
+@dataclass
+class _Sample:
+    """Sequences, each with its group."""
+
+    texts: list[str]
+    groups: list[str]
+    rejects: list[Reject]
+    read: int
+
+
+def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
+    """Measure models on hidden nucleotides; return the figures.
+
+    Raises
+    ------
+    RiborayError
+        On input that cannot be used, or an output directory that holds something else.
+    """
+    loaded = [
+        (entry.name, load_checkpoint(Path(entry.path)))
+        for entry in named_paths(config.checkpoint, "checkpoint")
+    ]
+    for name, model in loaded:
+        if model.model.lm_head is None:
+            raise ConfigError(f"{name} has no language-model head: it cannot fill in nucleotides")
+        if name in ("composition", "neighbours"):
+            raise ConfigError(f"a model cannot be called {name!r}: a baseline is")
+    sample = _read(config)
+    options = {k: v for k, v in asdict(config).items() if k not in ("output", "checkpoint")}
+    identity = fingerprint(
+        {
+            "options": options,
+            "models": [(name, model.sha256) for name, model in loaded],
+            "sequences": fingerprint({"texts": sample.texts, "groups": sample.groups}),
+            "version": __version__,
+        }
+    )
+    directory = Path(config.output).resolve()
+    if (done := finished(directory, MLM_EVALUATION_KIND, identity)) is not None:
+        say(f"  {directory} is complete already")
+        return {"output": str(directory), **done.details}
+    directory.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory, "another process is evaluating into it"):
+        claim(directory, MLM_EVALUATION_KIND, identity)
+        made: dict[str, Filled] = {}
+        for name, model in loaded:
+            say(f"  {name}: hiding each of {sum(map(len, sample.texts)):,} nucleotides once")
+            made[name] = fill(Embedder(model.model), sample.texts)
+        made |= {"composition": composition(sample.texts), "neighbours": neighbours(sample.texts)}
+        summary = _summarise(config, sample, made, loaded)
+        _say(summary)
+        return _finish(config, directory, identity, sample, summary)
+
+
+def _read(config: EvaluateMlmConfig) -> _Sample:
+    """Read all sequences; keep those with the lowest hashes."""
+    rules = Rules(min_length=config.min_length, max_length=1 << 62, on_long="reject")
+    files = find_inputs(config.input, Path(config.output).resolve(), validation=True)
+    chosen: dict[int, tuple[str, str]] = {}
+    rejects: list[Reject] = []
+    read = 0
+    for number, file in enumerate(files):
+        source = list_source(number, file, _PART, config.columns)
+        for unit in source.units():
+            before = 0
+            for _, block in read_parts(source, unit, config.columns):
+                admitted = admit(block, rules)
+                read += len(block)
+                for left in admitted.left:
+                    where = (file.path, before + left.record, left.id)
+                    rejects.append(Reject(*where, "rejected", left.reason))
+                before += len(block)
+                kept = admitted.block
+                groups = _groups_of(config.group_by, kept)
+                for row in range(len(kept)):
+                    text = kept.sequences.text(row)
+                    chosen.setdefault(hash64(text), (text, groups[row]))
+            if len(chosen) > 4 * config.max_sequences:
+                chosen = dict(sorted(chosen.items())[: config.max_sequences])
+    best = sorted(chosen.items())[: config.max_sequences]
+    if not best:
+        raise CorpusError(", ".join(config.input), "holds no sequence that can be used")
+    texts, names = zip(*(value for _, value in best), strict=True)
+    say(f"  input       {read:,} sequences, {len(texts):,} different ones measured")
+    return _Sample(list(texts), list(names), rejects, read)
+
+
+def _groups_of(kind: str, block: Any) -> list[str]:
+    known = {"rna_type": block.rna_types, "family": block.families}.get(kind)
+    if known is not None and known.null_count < len(known):
+        return [value or _UNKNOWN for value in known.to_pylist()]
+    rows = range(len(block))
+    if kind == "source":
+        ids = [block.ids.text(row) for row in rows]
+        return [name.partition("|")[0] if "|" in name else _UNKNOWN for name in ids]
+    if kind in ("rna_type", "label"):
+        words = [block.descriptions.text(row).split() for row in rows]
+        return [some[0] if some else _UNKNOWN for some in words]
+    return ["all" if kind == "none" else _UNKNOWN for _ in rows]
+
+
+def _summarise(
+    config: EvaluateMlmConfig,
+    sample: _Sample,
+    made: dict[str, Filled],
+    loaded: Sequence[tuple[str, LoadedCheckpoint]],
+) -> dict[str, Any]:
+    lengths = np.array(list(map(len, sample.texts)))
+    asked = next(iter(made.values())).asked
+    owner = np.repeat(np.arange(len(lengths)), lengths)[asked]
+    from_start = np.concatenate([np.arange(n) for n in lengths])[asked]
+    from_end = np.concatenate([np.arange(n)[::-1] for n in lengths])[asked]
+    common = [name for name, _ in Counter(sample.groups).most_common(_GROUPS_SHOWN)]
+    groups = np.array([name if name in common else "others" for name in sample.groups])[owner]
+    entries = []
+    for name, filled in made.items():
+        right, surprise = filled.correct(), filled.surprise()
+        entry: dict[str, Any] = {"name": name, **_figures(right, surprise)}
+        entry |= _intervals(right, surprise, owner, config)
+        kinds = [*common, *(["others"] if "others" in groups else [])]
+        entry["by_group"] = [
+            {"group": kind, **_figures(right, surprise, groups == kind)} for kind in kinds
+        ]
+        for key, position in (("from_5_end", from_start), ("from_3_end", from_end)):
+            places = np.searchsorted(_POSITIONS, position, side="right") - 1
+            entry[key] = [
+                {"low": _POSITIONS[k], "high": _high(k), **_figures(right, surprise, places == k)}
+                for k in np.unique(places).tolist()
+            ]
+        entry["confusion"] = _confusion(filled)
+        entries.append(entry)
+    for entry, (_, model) in zip(entries, loaded, strict=False):
+        trained = TrainedSequences.read(model.path) if model.path.is_dir() else None
+        overlap = None if trained is None else asdict(trained.overlap(sample.texts))
+        entry |= {"path": str(model.path), "sha256": model.sha256, "training_overlap": overlap}
+    return {
+        "files": config.input,
+        "sequences_read": sample.read,
+        "sequences_measured": len(sample.texts),
+        "nucleotides_measured": int(asked.sum()),
+        "hidden_at_a_time": 1 / GROUPS,
+        "group_by": config.group_by,
+        "models": entries,
+    }
+
+
+def _high(bin_: int) -> int | None:
+    return None if bin_ == len(_POSITIONS) - 2 else _POSITIONS[bin_ + 1]
+
+
+def _figures(
+    right: NDArray[np.bool_],
+    surprise: NDArray[np.float64],
+    chosen: NDArray[np.bool_] | slice = slice(None),
+) -> dict[str, Any]:
+    some = surprise[chosen]
+    return {
+        "nucleotides": len(some),
+        "accuracy": float(right[chosen].mean()),
+        "perplexity": float(np.exp(some.mean())),
+    }
+
+
+def _intervals(
+    right: NDArray[np.bool_],
+    surprise: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    config: EvaluateMlmConfig,
+) -> dict[str, Any]:
+    """Draw sequences with replacement: bases of one sequence are not independent."""
+    _, unit = np.unique(owner, return_inverse=True)
+    size = int(unit.max()) + 1
+    sums = np.column_stack(
+        [
+            np.bincount(unit, weights=w, minlength=size)
+            for w in (right, surprise, np.ones(len(unit)))
+        ]
+    )
+    generator = np.random.default_rng(config.seed)
+    drawn = np.concatenate(
+        [
+            generator.multinomial(size, np.full(size, 1 / size), min(100, config.rounds - k)) @ sums
+            for k in range(0, config.rounds, 100)
+        ]
+    )
+    accuracy = np.percentile(drawn[:, 0] / drawn[:, 2], [2.5, 97.5]).tolist()
+    perplexity = np.percentile(np.exp(drawn[:, 1] / drawn[:, 2]), [2.5, 97.5]).tolist()
+    return {"accuracy_interval": accuracy, "perplexity_interval": perplexity}
+
+
+def _confusion(filled: Filled) -> dict[str, dict[str, int]]:
+    """Count what stands there (outer) against what is found likeliest (inner)."""
+    truth = filled.truth[filled.asked]
+    likeliest = filled.probabilities[filled.asked].argmax(axis=1)
+    table = np.bincount(truth.astype(np.int64) * 4 + likeliest, minlength=16).reshape(4, 4)
+    return {
+        base: dict(zip("ACGU", table[k].tolist(), strict=True)) for k, base in enumerate("ACGU")
+    }
+
+
+def _say(summary: dict[str, Any]) -> None:
+    say()
+    rows = [["", "accuracy", "95 %", "perplexity", "95 %"]]
+    for entry in summary["models"]:
+        spans = [
+            "-".join(f"{value:.3f}" for value in entry[f"{name}_interval"])
+            for name in ("accuracy", "perplexity")
+        ]
+        figures = [f"{entry[name]:.3f}" for name in ("accuracy", "perplexity")]
+        rows.append([entry["name"], figures[0], spans[0], figures[1], spans[1]])
+    say_columns(rows)
+    names = [entry["name"] for entry in summary["models"]]
+    first = summary["models"][0]
+    for title, key in (
+        (f"accuracy by {summary['group_by']}", "by_group"),
+        ("accuracy by distance from the 5' end, nt", "from_5_end"),
+        ("accuracy by distance from the 3' end, nt", "from_3_end"),
+    ):
+        if key == "by_group" and len(first[key]) < 2:
+            continue
+        say(f"\n  {title}")
+        rows = [["", "nucleotides", *names]]
+        for k, part in enumerate(first[key]):
+            high = part.get("high")
+            label = part.get("group") or f"{part['low']}-{high - 1 if high else ''}"
+            figures = [f"{entry[key][k]['accuracy']:.3f}" for entry in summary["models"]]
+            rows.append([label[:30], f"{part['nucleotides']:,}", *figures])
+        say_columns(rows)
+    say()
+    for entry in summary["models"]:
+        overlap = entry.get("training_overlap")
+        if "path" not in entry:
+            continue
+        if overlap is None:
+            say(f"  {entry['name']}: carries no list of what it was trained on")
+            continue
+        about = "" if overlap["exact"] else "about "
+        count = f"{about}{overlap['masked']:,} of {overlap['sequences']:,}"
+        say(f"  {entry['name']}: was trained to fill in {count} of these sequences")
+
+
+def _finish(
+    config: EvaluateMlmConfig,
+    directory: Path,
+    identity: str,
+    sample: _Sample,
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    with atomic_path(directory / "resolved_config.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    write_json(directory / "mlm.json", summary)
+    draw_filling(directory / "mlm.png", summary)
+    names = ["mlm.json", "mlm.png"]
+    if write_rejects(sample.rejects, directory):
+        names.append("rejects.parquet")
+    keys = ("name", "accuracy", "perplexity")
+    details = {"models": [{key: entry[key] for key in keys} for entry in summary["models"]]}
+    counts = {
+        "sequences_read": sample.read,
+        "sequences_measured": len(sample.texts),
+        "sequences_rejected": len(sample.rejects),
+        "nucleotides_measured": summary["nucleotides_measured"],
+    }
+    write_manifest(
+        directory,
+        Manifest(
+            kind=MLM_EVALUATION_KIND,
+            fingerprint=identity,
+            files=tuple(FileEntry.of(directory / name) for name in names),
+            counts=counts,
+            details=details,
+        ),
+    )
+    (directory / ".lock").unlink(missing_ok=True)
+    say(f"  figure      {directory / 'mlm.png'}")
+    return {"output": str(directory), **counts, **details}
