@@ -109,6 +109,12 @@ VERBS: dict[str, Verb] = {
         "measure how well models recover hidden nucleotides, by RNA type and position",
         one_thread=True,
     ),
+    "evaluate clustering": Verb(
+        "riboray.evaluation.clustering:EvaluateClusteringConfig",
+        "riboray.evaluation.clustering:evaluate_clustering",
+        "measure which similarities find families, on sequences with labels",
+        one_thread=True,
+    ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
         "riboray.model.convert:convert",

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from riboray.alignment.columns import GapPenalties
 from riboray.errors import ConfigError
 
-__all__ = ["Projection", "SequenceSet", "fit_projection", "unit_rows"]
+__all__ = [
+    "FAMILY_GAPS",
+    "Projection",
+    "SequenceSet",
+    "centred_rows",
+    "fit_projection",
+    "unit_rows",
+]
+
+FAMILY_GAPS = GapPenalties(2.0, 0.2)
+"""Gap penalties for alignments of centred embeddings that are scored to find families. Unrelated
+pairs score about zero a base there, so gaps may cost more than RNABERT's."""
 
 
 def unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -35,6 +47,28 @@ def unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
         row = int(np.flatnonzero(~np.isfinite(norms))[0])
         raise ValueError(f"the embedding of base {row + 1} is NaN or infinite")
     rows /= np.maximum(norms, 1e-12)[:, None]
+    return rows
+
+
+def centred_rows(bases: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract the mean base embedding of a sequence from each of its base embeddings.
+
+    A part that all bases of a sequence share (two thirds of the variance of the published weights'
+    last layer) raises or lowers every cosine of a pair: it hides whether the two are of one family,
+    and hardly matters to which alignment is best. Scores to tell families apart go without it.
+
+    Parameters
+    ----------
+    bases : ndarray, shape=(length, H), dtype=float32
+        Base embeddings of one sequence.
+
+    Returns
+    -------
+    ndarray, shape=(length, H), dtype=float32
+        Zeros for a sequence of one base.
+    """
+    mean = bases.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rows: NDArray[np.float32] = bases - mean
     return rows
 
 

@@ -1,15 +1,20 @@
-"""Options of `riboray evaluate alignment`."""
+"""Options of `riboray evaluate alignment`, and what all evaluations of models have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from riboray.alignment.columns import GapPenalties
+from riboray.console import say
+from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError
 
-__all__ = ["EvaluateAlignmentConfig", "NamedPath", "named_paths"]
+if TYPE_CHECKING:
+    from riboray.model.checkpoint import LoadedCheckpoint
+
+__all__ = ["EvaluateAlignmentConfig", "NamedPath", "named_paths", "training_overlap"]
 
 BASELINES = ("identity", "ribosum", "untrained")
 
@@ -42,7 +47,7 @@ def named_paths(values: Sequence[str], option: str, known: Sequence[str] = ()) -
             whole = whole.rpartition(",")[0]
         name, equals, path = whole.partition("=")
         if not equals:
-            name, path = whole.rstrip("/").rpartition("/")[2], whole
+            name, path = _name_of(whole), whole
         if not name or not path:
             raise ConfigError(f"--{option} {value!r}: expected NAME=PATH")
         found.append(NamedPath(name, path, settings))
@@ -51,6 +56,37 @@ def named_paths(values: Sequence[str], option: str, known: Sequence[str] = ()) -
     if again:
         raise ConfigError(f"--{option}: two are called {again[0]!r}; give them names: NAME=PATH")
     return found
+
+
+def _name_of(path: str) -> str:
+    """Return the last part of a path; of a run's checkpoint, the run's name."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if len(parts) > 1 and parts[-1] == "checkpoint":
+        return parts[-2]
+    return parts[-1] if parts else ""
+
+
+def training_overlap(
+    name: str, loaded: LoadedCheckpoint, sequences: Sequence[str]
+) -> dict[str, Any] | None:
+    """Count, and say, how many of the sequences measured a model was trained on; None if unknown.
+
+    Raises
+    ------
+    CheckpointError
+        If the list that it carries is damaged.
+    """
+    trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
+    if trained is None:
+        say(f"  {name}: carries no list of what it was trained on")
+        return None
+    found = trained.overlap(list(sequences))
+    about = "" if found.exact else "about "
+    say(
+        f"  {name}: of {found.sequences:,} sequences measured, it was trained to fill in "
+        f"{about}{found.masked:,} and on families of {about}{found.aligned:,}"
+    )
+    return asdict(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from riboray.alignment.columns import GapPenalties
-from riboray.corpus.trained import TrainedSequences
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
 from riboray.evaluation.config import EvaluateAlignmentConfig, named_paths
@@ -32,7 +31,7 @@ from riboray.evaluation.scores import (
     align_by_scores,
 )
 from riboray.manifest import sha256_file
-from riboray.model.checkpoint import load_checkpoint
+from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 
@@ -79,13 +78,13 @@ class ByScores(Method):
         The match scores.
     gaps : GapPenalties
         Penalties; `fit` replaces them.
-    trained : TrainedSequences, optional
-        What a model was trained on, if that is known.
+    loaded : LoadedCheckpoint, optional
+        The model, if it was read from a file.
     """
 
     scores: MatchScores
     gaps: GapPenalties
-    trained: TrainedSequences | None = None
+    loaded: LoadedCheckpoint | None = None
     fitted: Fitted | None = field(default=None, init=False)
 
     def fit(self, pairs: Sequence[ReferencePair]) -> Fitted:
@@ -162,9 +161,8 @@ def _models(config: EvaluateAlignmentConfig) -> list[Method]:
             "sha256": loaded.sha256,
             "padding": model.config.padding,
         }
-        trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
         scores = ModelScores(Embedder(model))
-        found.append(ByScores(entry.name, about, scores, config.gaps_of(entry), trained))
+        found.append(ByScores(entry.name, about, scores, config.gaps_of(entry), loaded))
     return found
 
 

@@ -19,11 +19,10 @@ from riboray.corpus.inputs import find_inputs
 from riboray.corpus.records import Reject, hash64
 from riboray.corpus.rejects import write_rejects
 from riboray.corpus.screening import Rules
-from riboray.corpus.trained import TrainedSequences
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.reading import admit, list_source, read_parts
 from riboray.errors import ConfigError, CorpusError
-from riboray.evaluation.config import named_paths
+from riboray.evaluation.config import named_paths, training_overlap
 from riboray.evaluation.figures import draw_filling
 from riboray.evaluation.filling import GROUPS, Filled, composition, fill, neighbours
 from riboray.manifest import (
@@ -224,8 +223,7 @@ def _summarise(
         entry["confusion"] = _confusion(filled)
         entries.append(entry)
     for entry, (_, model) in zip(entries, loaded, strict=False):
-        trained = TrainedSequences.read(model.path) if model.path.is_dir() else None
-        overlap = None if trained is None else asdict(trained.overlap(sample.texts))
+        overlap = training_overlap(entry["name"], model, sample.texts)
         entry |= {"path": str(model.path), "sha256": model.sha256, "training_overlap": overlap}
     return {
         "files": config.input,
@@ -320,17 +318,6 @@ def _say(summary: dict[str, Any]) -> None:
             figures = [f"{entry[key][k]['accuracy']:.3f}" for entry in summary["models"]]
             rows.append([label[:30], f"{part['nucleotides']:,}", *figures])
         say_columns(rows)
-    say()
-    for entry in summary["models"]:
-        overlap = entry.get("training_overlap")
-        if "path" not in entry:
-            continue
-        if overlap is None:
-            say(f"  {entry['name']}: carries no list of what it was trained on")
-            continue
-        about = "" if overlap["exact"] else "about "
-        count = f"{about}{overlap['masked']:,} of {overlap['sequences']:,}"
-        say(f"  {entry['name']}: was trained to fill in {count} of these sequences")
 
 
 def _finish(

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray.console import say, say_columns
-from riboray.corpus.trained import Overlap
 from riboray.evaluation.accuracy import METRICS, Counts, bootstrap, compare, interval, measure
-from riboray.evaluation.config import EvaluateAlignmentConfig
+from riboray.evaluation.config import EvaluateAlignmentConfig, training_overlap
 from riboray.evaluation.methods import ByScores, Method
 from riboray.evaluation.references import References
 
@@ -125,8 +124,10 @@ def _describe(one: Measured, references: References, drawn: NDArray[np.float64])
     if isinstance(method, ByScores):
         entry["gaps"] = asdict(method.gaps)
         entry["fitted"] = None if method.fitted is None else asdict(method.fitted)
-        if method.about["kind"] == "model":
-            entry["training_overlap"] = _overlap(method, references)
+        if method.loaded is not None:
+            entry["training_overlap"] = training_overlap(
+                method.name, method.loaded, references.sequences
+            )
     known = one.seconds[np.isfinite(one.seconds)]
     return {
         **entry,
@@ -137,13 +138,6 @@ def _describe(one: Measured, references: References, drawn: NDArray[np.float64])
         },
         "cpu_seconds_per_pair": float(known.mean()) if len(known) else None,
     }
-
-
-def _overlap(method: ByScores, references: References) -> Summary | None:
-    if method.trained is None:
-        return None
-    found: Overlap = method.trained.overlap(references.sequences)
-    return asdict(found)
 
 
 def _group(one: Measured, chosen: NDArray[np.bool_], config: EvaluateAlignmentConfig) -> Summary:
@@ -172,7 +166,7 @@ def _overview(entry: Summary) -> Summary:
 
 
 def say_summary(summary: Summary) -> None:
-    """Print tables: all methods, F1 by identity, differences, and what models were trained on."""
+    """Print tables: all methods, F1 by identity, differences."""
     say()
     heading = ["", "F1", "95 %", "sens.", "PPV", "mean F1", "SPS", "CPU s/pair", "failed"]
     rows = [heading]
@@ -195,7 +189,6 @@ def say_summary(summary: Summary) -> None:
     say_columns(rows)
     _say_families(summary)
     _say_comparisons(summary)
-    _say_overlaps(summary)
 
 
 def _say_families(summary: Summary) -> None:
@@ -224,20 +217,3 @@ def _say_comparisons(summary: Summary) -> None:
             [c["second"], f"{c['difference']:+.4f}", span, f"{c['p_bootstrap']:.2g}", *counts]
         )
     say_columns(rows)
-
-
-def _say_overlaps(summary: Summary) -> None:
-    say()
-    for entry in summary["methods"]:
-        if "training_overlap" not in entry:
-            continue
-        overlap = entry["training_overlap"]
-        if overlap is None:
-            say(f"  {entry['name']}: carries no list of what it was trained on")
-            continue
-        about = "" if overlap["exact"] else "about "
-        say(
-            f"  {entry['name']}: of {overlap['sequences']:,} sequences measured, it was trained to "
-            f"fill in {about}{overlap['masked']:,} and on families of {about}"
-            f"{overlap['aligned']:,}"
-        )
