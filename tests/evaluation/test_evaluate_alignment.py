@@ -220,6 +220,8 @@ def test_names_and_paths():
         ("z", "runs/z/", {}),
         ("odd,name", "1", {}),
     ]
+    (run,) = named_paths(["./runs/mine/checkpoint/"], "checkpoint")
+    assert (run.name, run.path) == ("mine", "./runs/mine/checkpoint/")
     with pytest.raises(ConfigError, match="expected NAME=PATH"):
         named_paths(["a="], "checkpoint")
     with pytest.raises(ConfigError, match="open is 'x'"):

@@ -139,24 +139,26 @@ def _codes(text: NDArray[np.uint8], k: int, out: NDArray[np.int64]) -> int:
     return count
 
 
-def count_kmers(sequences: Sequence[str], k: int) -> sparse.csr_matrix:
+def count_kmers(sequences: Sequence[str], k: int, *, how_often: bool = False) -> sparse.csr_matrix:
     """Tell which k-mers of ACGU each sequence holds.
 
     Returns
     -------
     csr_matrix, shape=(n, 4**k), dtype=float32
-        1 where a k-mer occurs, however often.
+        How often a k-mer occurs, or 1 where it does.
     """
-    indices, bounds = [], [0]
+    indices, values, bounds = [], [np.empty(0, np.float32)], [0]
     for sequence in sequences:
         text = np.frombuffer(sequence.encode(), np.uint8)
         room = np.empty(len(text), np.int64)
-        found = np.unique(room[: _codes(text, k, room)])
+        found, times = np.unique(room[: _codes(text, k, room)], return_counts=True)
         indices.append(found)
+        values.append(times.astype(np.float32))
         bounds.append(bounds[-1] + len(found))
     columns = np.concatenate(indices) if indices else np.empty(0, np.int64)
-    ones = np.ones(len(columns), np.float32)
-    return sparse.csr_matrix((ones, columns, bounds), shape=(len(sequences), 4**k))
+    counts = np.concatenate(values)
+    data = counts if how_often else np.ones_like(counts)
+    return sparse.csr_matrix((data, columns, bounds), shape=(len(sequences), 4**k))
 
 
 @dataclass(frozen=True)

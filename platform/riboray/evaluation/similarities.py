@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from riboray.alignment.blocks import BlockAligner, target_blocks
 from riboray.alignment.columns import GapPenalties, Mode
-from riboray.alignment.prefilter import KmerWeights
+from riboray.alignment.prefilter import KmerWeights, count_kmers
 from riboray.alignment.similarity import SequenceSet
 from riboray.errors import ConfigError
 
@@ -115,28 +114,11 @@ def kmer_cosines(sequences: Sequence[str], k: int) -> Matrix:
     """
     if not 1 <= k <= _LONGEST_KMER:
         raise ConfigError(f"k must lie between 1 and {_LONGEST_KMER}, not {k}")
-    digits = np.full(256, -1, np.int64)
-    digits[np.frombuffer(b"ACGU", np.uint8)] = np.arange(4)
-    powers = 4 ** np.arange(k)[::-1]
-    rows, columns = [], []
-    for row, sequence in enumerate(sequences):
-        values = digits[np.frombuffer(sequence.encode(), np.uint8)]
-        if len(values) < k:
-            continue
-        windows = np.lib.stride_tricks.sliding_window_view(values, k)
-        codes = windows[(windows >= 0).all(axis=1)] @ powers
-        columns.append(codes)
-        rows.append(np.full(len(codes), row))
-    index = (np.concatenate([*rows, _NONE]), np.concatenate([*columns, _NONE]))
-    ones = np.ones(len(index[0]), np.float64)
-    counts = sparse.coo_matrix((ones, index), shape=(len(sequences), 4**k)).tocsr()
+    counts = count_kmers(sequences, k, how_often=True).astype(np.float64)
     norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
     products = (counts @ counts.T).toarray()
     found: Matrix = (products / np.maximum(np.outer(norms, norms), 1e-12)).astype(np.float32)
     return found
-
-
-_NONE = np.empty(0, np.int64)
 
 
 def rare_kmer_cosines(sequences: Sequence[str], k: int = 6) -> Matrix:
