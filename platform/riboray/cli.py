@@ -97,6 +97,12 @@ VERBS: dict[str, Verb] = {
         "find relatives of RNAs among millions",
         one_thread=True,
     ),
+    "cluster": Verb(
+        "riboray.clustering.config:ClusterConfig",
+        "riboray.clustering.driver:cluster",
+        "find families of RNAs, their representatives and alignments",
+        one_thread=True,
+    ),
     "evaluate alignment": Verb(
         "riboray.evaluation.config:EvaluateAlignmentConfig",
         "riboray.evaluation.alignment:evaluate_alignment",

@@ -28,7 +28,7 @@ _OBJECT_STORE_BYTES = 512 << 20
 
 @contextmanager
 def connect(address: str, *, cpus: float, spare: int = _SPARE_CPUS) -> Iterator[dict[str, float]]:
-    """Connect to Ray for the length of a ``with`` block.
+    """Connect to Ray for the length of a ``with`` block, within another one to the same Ray.
 
     Parameters
     ----------
@@ -49,6 +49,9 @@ def connect(address: str, *, cpus: float, spare: int = _SPARE_CPUS) -> Iterator[
     ConfigError
         If there is no Ray at the address.
     """
+    if ray.is_initialized():  # a verb that runs others holds it open for them
+        yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+        return
     try:
         _start(address, cpus, spare)
     except SystemExit as error:  # Ray's own handler of SIGTERM, while it starts

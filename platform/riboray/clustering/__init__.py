@@ -1,0 +1,1 @@
+"""Families of RNAs from similarities: graphs, communities, representatives, alignments."""
