@@ -67,7 +67,7 @@ def align_all_pairs(config: AlignConfig) -> dict[str, Any]:
         work.named.sequences,
         work.rule,
         scores_only=config.scores_only,
-        projection=work.projection,
+        maker=work.maker,
         seed=config.seed,
     )
     _announce(config, work, plan, estimate, lengths, directory, local=address == LOCAL)
@@ -160,7 +160,7 @@ def _run(
         scores_only=config.scores_only,
         storage=config.storage,
     )
-    chunks = embedding_chunks(str(work.loaded.path), ordered, plan.chunks, work.projection)
+    chunks = embedding_chunks(str(work.loaded.path), ordered, plan.chunks, work.maker)
     with workers_on(address, config.num_workers) as workers:
         runner = TileRunner(workers, store, context, chunks, None)
         try:

@@ -7,21 +7,21 @@ from functools import partial
 
 from riboray.alignment.estimate import embed_side
 from riboray.alignment.sides import Side
-from riboray.alignment.similarity import Projection
+from riboray.alignment.similarity import RowMaker
 from riboray.embedding.shards import cached_embedder
 
 __all__ = ["embedding_chunks"]
 
 
-def _embed(checkpoint: str, texts: list[str], first: int, projection: Projection | None) -> Side:
-    return embed_side(cached_embedder(checkpoint), texts, first=first, projection=projection)
+def _embed(checkpoint: str, texts: list[str], first: int, maker: RowMaker) -> Side:
+    return embed_side(cached_embedder(checkpoint), texts, first=first, maker=maker)
 
 
 def embedding_chunks(
     checkpoint: str,
     sequences: list[str],
     bounds: list[tuple[int, int]],
-    projection: Projection | None,
+    maker: RowMaker,
 ) -> list[Callable[[], Side]]:
     """Make loaders that embed runs of sequences.
 
@@ -33,8 +33,8 @@ def embedding_chunks(
         All sequences, longest first.
     bounds : list of tuple of int
         First and last-plus-one index of each chunk.
-    projection : Projection, optional
-        Applied to the unit rows.
+    maker : RowMaker
+        Makes rows of base embeddings.
 
     Returns
     -------
@@ -42,6 +42,5 @@ def embedding_chunks(
         One a chunk; each can be pickled.
     """
     return [
-        partial(_embed, checkpoint, sequences[start:stop], start, projection)
-        for start, stop in bounds
+        partial(_embed, checkpoint, sequences[start:stop], start, maker) for start, stop in bounds
     ]

@@ -36,6 +36,10 @@ class AlignmentOptions:
     """How pairs are scored before filtering. int16 is faster and changes no alignment that is
     reported: pairs that might pass are aligned in float32. Scores without alignments
     (--scores-only) are then off by at most length / 120."""
+    centred: bool = False
+    """Subtract from every base embedding the mean of its sequence. Scores then tell families apart
+    far better with some models (docs/results.md), while alignments hardly change; gaps may cost
+    twice as much (--gaps.open 2 --gaps.extend 0.2)."""
     dimensions: int | None = None
     """Project base embeddings to this many dimensions: faster, and scores change; by how much is
     printed."""

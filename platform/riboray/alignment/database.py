@@ -18,7 +18,7 @@ from riboray.alignment.prefilter import (
     shared_kmers,
 )
 from riboray.alignment.sides import Side
-from riboray.alignment.similarity import Projection, unit_rows
+from riboray.alignment.similarity import RowMaker
 from riboray.embedding.shards import cached_embedder
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CorpusError
@@ -173,7 +173,7 @@ def load_targets(
     rows: NDArray[np.int64],
     first: int,
     checkpoint: str,
-    projection: Projection | None,
+    maker: RowMaker,
 ) -> Side:
     """Load some rows of a database as one side of a tile.
 
@@ -187,8 +187,8 @@ def load_targets(
         Index of the first of them among the targets.
     checkpoint : str
         Model that embeds them if the database holds no base embeddings.
-    projection : Projection, optional
-        Applied to the unit rows.
+    maker : RowMaker
+        Makes rows of base embeddings.
 
     Returns
     -------
@@ -206,6 +206,5 @@ def load_targets(
                 bases[place] = embeddings
     if not database.per_base:
         embedder = cached_embedder(checkpoint)
-        return embed_side(embedder, texts, first=first, projection=projection)
-    unit = unit_rows(np.concatenate(bases))
-    return make_side(unit, texts, first=first, projection=projection)
+        return embed_side(embedder, texts, first=first, maker=maker)
+    return make_side(maker.rows(bases), texts, first=first)

@@ -18,7 +18,7 @@ from riboray.alignment.formats import PairView, aligned_fasta, clustal_view, sto
 from riboray.alignment.hits import hits_table, write_arrow
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.sides import Rule, TileHits
-from riboray.alignment.similarity import fit_projection
+from riboray.alignment.similarity import RowMaker, fit_projection
 from riboray.console import say
 from riboray.corpus.sequences import read_sequences
 from riboray.embedding.embedder import Embedder
@@ -58,12 +58,13 @@ def _align_two(config: AlignConfig) -> None:
     loaded = load_checkpoint(config.checkpoint)
     a, b = _read_two(config, loaded)
     embedder = Embedder(loaded.model)
-    side = embed_side(embedder, [a.sequence, b.sequence])
-    projection = None
+    maker = RowMaker(config.centred)
+    side = embed_side(embedder, [a.sequence, b.sequence], maker=maker)
     if config.dimensions is not None:
         projection = fit_projection(side.sequences.embeddings, config.dimensions, config.seed)
         say(f"  projection  {projection.describe()}")
-        side = embed_side(embedder, [a.sequence, b.sequence], projection=projection)
+        maker = RowMaker(config.centred, projection)
+        side = embed_side(embedder, [a.sequence, b.sequence], maker=maker)
     rows = side.sequences
     if config.dry_run:
         say(f"  {len(rows[0]) * len(rows[1]):,} cells")
@@ -77,7 +78,7 @@ def _align_two(config: AlignConfig) -> None:
             embedder,
             [a.sequence],
             rule,
-            projection=projection,
+            maker=maker,
             seed=config.seed,
             targets=[b.sequence],
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from riboray.alignment.hits import hits_table
 from riboray.alignment.lockstep import LANES
 from riboray.alignment.sides import Rule, Side, TileHits
-from riboray.alignment.similarity import Projection, SequenceSet, unit_rows
+from riboray.alignment.similarity import RowMaker, SequenceSet, unit_rows
 from riboray.alignment.statistics import NullModel, dinucleotide_shuffle, fit_null_model
 from riboray.alignment.tiles import align_tile, score_tile
 from riboray.embedding.embedder import Embedder
@@ -36,7 +36,7 @@ def embed_side(
     texts: Sequence[str],
     *,
     first: int = 0,
-    projection: Projection | None = None,
+    maker: RowMaker = RowMaker(),
 ) -> Side:
     """Embed sequences as one side of a tile.
 
@@ -48,8 +48,8 @@ def embed_side(
         Sequences, longest first.
     first : int
         Index of the first of them.
-    projection : Projection, optional
-        Applied to the unit rows.
+    maker : RowMaker
+        Makes rows of base embeddings.
 
     Returns
     -------
@@ -61,22 +61,14 @@ def embed_side(
         If the model gives a value that is not finite.
     """
     try:
-        rows = unit_rows(np.concatenate(embedder.per_base(texts)))
+        rows = maker.rows(embedder.per_base(texts))
     except ValueError as error:
         raise RiborayError(f"the model cannot be used: {error}") from error
-    return make_side(rows, texts, first=first, projection=projection)
+    return make_side(rows, texts, first=first)
 
 
-def make_side(
-    rows: NDArray[np.float32],
-    texts: Sequence[str],
-    *,
-    first: int = 0,
-    projection: Projection | None = None,
-) -> Side:
-    """Put unit rows and their sequences together as one side; see `embed_side`."""
-    if projection is not None:
-        rows = projection.apply(rows)
+def make_side(rows: NDArray[np.float32], texts: Sequence[str], *, first: int = 0) -> Side:
+    """Put rows and their sequences together as one side; see `embed_side`."""
     starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     codes = np.frombuffer("".join(texts).encode(), np.uint8)
     return Side(SequenceSet(rows, starts), codes, first)
@@ -106,7 +98,7 @@ def fit_null(
     sequences: Sequence[str],
     rule: Rule,
     *,
-    projection: Projection | None = None,
+    maker: RowMaker = RowMaker(),
     seed: int = 0,
     targets: Sequence[str] | None = None,
 ) -> NullModel | None:
@@ -120,7 +112,7 @@ def fit_null(
         What will be aligned, or the queries.
     rule : Rule
         Mode and gaps are used.
-    projection : Projection, optional
+    maker : RowMaker
         As in the alignment itself.
     seed : int
         Seed of the sample and of the shuffles.
@@ -147,8 +139,8 @@ def fit_null(
         for _ in range(copies)
     ]
     plain = replace(rule, arithmetic="float32", min_score=None, min_z=None, top_k=None, null=None)
-    a = embed_side(embedder, real, projection=projection)
-    b = embed_side(embedder, [text for text, _ in shuffled], projection=projection)
+    a = embed_side(embedder, real, maker=maker)
+    b = embed_side(embedder, [text for text, _ in shuffled], maker=maker)
     found = score_tile(a, b, plain, same=False)
     source = np.array([source for _, source in shuffled])[found.target]
     # A sequence and its own shuffle share their composition: not what unrelated pairs do.
@@ -191,7 +183,7 @@ def measure_pace(
     rule: Rule,
     *,
     scores_only: bool = False,
-    projection: Projection | None = None,
+    maker: RowMaker = RowMaker(),
     seed: int = 0,
     seconds: float = 1.0,
 ) -> Estimate:
@@ -199,7 +191,7 @@ def measure_pace(
     texts = sample_sequences(sequences, seed)
     embedder.per_base(texts[:2])
     start = time.perf_counter()
-    side = embed_side(embedder, texts, projection=projection)
+    side = embed_side(embedder, texts, maker=maker)
     embedding_time = time.perf_counter() - start
     run = score_tile if scores_only or rule.top_k is not None else align_tile
     hits = run(side, side, rule, same=True)

@@ -11,7 +11,7 @@ import yaml
 from riboray.alignment.config import AlignmentOptions
 from riboray.alignment.estimate import embed_side, fit_null, sample_sequences
 from riboray.alignment.sides import Rule
-from riboray.alignment.similarity import Projection, fit_projection
+from riboray.alignment.similarity import RowMaker, fit_projection
 from riboray.console import say
 from riboray.corpus.rejects import write_rejects
 from riboray.corpus.sequences import NamedSequences, read_sequences
@@ -34,7 +34,7 @@ class Prepared:
         The same, ready to embed.
     named : NamedSequences
         The input.
-    projection : Projection or None
+    maker : RowMaker
         To fewer dimensions, if asked for.
     rule : Rule
         With the null model and the thresholds.
@@ -43,7 +43,7 @@ class Prepared:
     loaded: LoadedCheckpoint
     embedder: Embedder
     named: NamedSequences
-    projection: Projection | None
+    maker: RowMaker
     rule: Rule
 
 
@@ -80,19 +80,20 @@ def prepare(
         ambiguity=loaded.model.config.tokens.id_of("N") is not None,
     )
     embedder = Embedder(loaded.model)
-    projection = None
+    maker = RowMaker(config.centred)
     if config.dimensions is not None:
         sample = sample_sequences([*named.sequences, *(targets or [])], config.seed)
-        rows = embed_side(embedder, sample).sequences.embeddings
+        rows = embed_side(embedder, sample, maker=maker).sequences.embeddings
         projection = fit_projection(rows, config.dimensions, config.seed)
         say(f"  projection  {projection.describe()}")
+        maker = RowMaker(config.centred, projection)
     rule = Rule(config.gaps, config.mode, config.arithmetic, config.min_score)
     if config.statistics:
         null = fit_null(
             embedder,
             named.sequences,
             rule,
-            projection=projection,
+            maker=maker,
             seed=config.seed,
             targets=targets,
         )
@@ -102,7 +103,7 @@ def prepare(
         elif config.max_evalue is not None:
             count = comparisons(len(named))
             rule = replace(rule, min_z=null.z_at_evalue(config.max_evalue, count))
-    return Prepared(loaded, embedder, named, projection, rule)
+    return Prepared(loaded, embedder, named, maker, rule)
 
 
 def write_beside(config: AlignmentOptions, work: Prepared, directory: Path) -> None:

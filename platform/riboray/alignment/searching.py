@@ -113,7 +113,7 @@ def _announce(
     mean = sum(map(len, sample)) / len(sample)
     cells = sum(map(len, work.named.sequences)) * mean * per_query
     everything = [*work.named.sequences, *sample]
-    estimate = measure_pace(work.embedder, everything, work.rule, projection=work.projection)
+    estimate = measure_pace(work.embedder, everything, work.rule, maker=work.maker)
     workers = config.num_workers or (os.cpu_count() or 1 if local else 1)
     seconds = cells / estimate.cells_per_second
     targets = min(per_query * queries, len(database))
@@ -157,12 +157,12 @@ def _run(
                 targets[plan.target_order[first:last]],
                 first,
                 checkpoint,
-                work.projection,
+                work.maker,
             )
             for first, last in plan.target_chunks
         ]
         ordered = [work.named.sequences[k] for k in plan.order.tolist()]
-        chunks = embedding_chunks(checkpoint, ordered, plan.chunks, work.projection)
+        chunks = embedding_chunks(checkpoint, ordered, plan.chunks, work.maker)
         runner = TileRunner(workers, store, context, chunks, loaders)
         tiles = plan.tiles if pairs is None else _chosen(plan, pairs, targets, context)
         reports = run_tiles(runner, store, tiles, "score")

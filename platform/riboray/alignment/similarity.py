@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from riboray.errors import ConfigError
 __all__ = [
     "FAMILY_GAPS",
     "Projection",
+    "RowMaker",
     "SequenceSet",
     "centred_rows",
     "fit_projection",
@@ -50,7 +52,7 @@ def unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     return rows
 
 
-def centred_rows(bases: NDArray[np.float32]) -> NDArray[np.float32]:
+def centred_rows(bases: NDArray[np.floating]) -> NDArray[np.float32]:
     """Subtract the mean base embedding of a sequence from each of its base embeddings.
 
     A part that all bases of a sequence share (two thirds of the variance of the published weights'
@@ -59,7 +61,7 @@ def centred_rows(bases: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    bases : ndarray, shape=(length, H), dtype=float32
+    bases : ndarray, shape=(length, H), dtype=floating
         Base embeddings of one sequence.
 
     Returns
@@ -68,7 +70,7 @@ def centred_rows(bases: NDArray[np.float32]) -> NDArray[np.float32]:
         Zeros for a sequence of one base.
     """
     mean = bases.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rows: NDArray[np.float32] = bases - mean
+    rows: NDArray[np.float32] = bases.astype(np.float32) - mean
     return rows
 
 
@@ -144,6 +146,44 @@ class Projection:
     def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project unit rows, shape (n, d), to shape (n, k). Products approximate cosines."""
         return rows @ self.basis
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """How base embeddings become the rows whose products are match scores.
+
+    Attributes
+    ----------
+    centred : bool
+        Whether the mean of a sequence's base embeddings is subtracted from each; see
+        `centred_rows`.
+    projection : Projection, optional
+        Applied to the unit rows.
+    """
+
+    centred: bool = False
+    projection: Projection | None = None
+
+    def rows(self, bases: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+        """Return the rows of several sequences, one after the other.
+
+        Parameters
+        ----------
+        bases : sequence of ndarray, shape=(length, d), dtype=floating
+            Base embeddings of each.
+
+        Returns
+        -------
+        ndarray, shape=(nucleotides, d or k), dtype=float32
+
+        Raises
+        ------
+        ValueError
+            If a value is NaN or infinite.
+        """
+        parts = [centred_rows(one) for one in bases] if self.centred else list(bases)
+        rows = unit_rows(np.concatenate(parts))
+        return rows if self.projection is None else self.projection.apply(rows)
 
 
 def fit_projection(rows: NDArray[np.float32], dimensions: int, seed: int = 0) -> Projection:

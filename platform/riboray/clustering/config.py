@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
+from riboray.alignment.similarity import FAMILY_GAPS
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 
@@ -88,8 +89,12 @@ class ClusterConfig:
     they are made again and again."""
     mode: Mode = "global"
     """Alignment: ``global``, ``semiglobal`` or ``local``; see `riboray align`."""
-    gaps: GapPenalties = field(default_factory=GapPenalties)
-    """Affine gap penalties, on the scale of cosines."""
+    centred: bool = True
+    """Compare base embeddings without the mean of their sequence: what all bases of a sequence
+    share hides whether two are of one family."""
+    gaps: GapPenalties = field(default_factory=lambda: FAMILY_GAPS)
+    """Affine gap penalties of the comparison, on the scale of cosines. (--alignments of families are
+    made with uncentred embeddings and RNABERT's penalties, 1.0 and 0.1, which align better.)"""
     arithmetic: Literal["float32", "int16"] = "float32"
     """How all pairs are scored. int16 is faster; scores are off by at most length / 120."""
 

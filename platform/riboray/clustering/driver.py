@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from riboray import __version__
+from riboray.alignment.columns import GapPenalties
 from riboray.clustering.aligning import FOLDER, Family, align_families, alignment_name, families
 from riboray.clustering.communities import Clustering, cluster_graph
 from riboray.clustering.comparison import (
@@ -235,7 +236,7 @@ def _align(work: _Work, sequences: Sequences, clustering: Clustering) -> list[Fi
 def _aligned(work: _Work, pieces: Iterator[list[Family]]) -> Iterator[int]:
     """Align pieces of work on all workers, or one in this process; yield clusters done."""
     config = work.config
-    options = (str(work.checkpoint), config.gaps, config.mode)
+    options = (str(work.checkpoint), GapPenalties(), config.mode)
     few = list(islice(pieces, 2))
     if len(few) < 2 and work.address == LOCAL:  # done before a Ray would have started
         yield from (align_families(piece, *options) for piece in few)
