@@ -17,7 +17,7 @@ from riboray.alignment import GapPenalties, align_batch, lockstep
 from riboray.alignment.blocks import BlockAligner, quantisation_error, target_blocks
 from riboray.alignment.kernels import LOWEST
 from riboray.alignment.longpairs import BLOCK, align_embeddings
-from riboray.alignment.similarity import SequenceSet, fit_projection, unit_rows
+from riboray.alignment.similarity import RowMaker, SequenceSet, fit_projection, unit_rows
 from riboray.errors import ConfigError
 from tests.alignment import reference as ref
 
@@ -229,6 +229,26 @@ def test_projection_to_all_dimensions_is_exact_and_fewer_are_measured(rng):
     assert errors[-1] < 0.02 < errors[0]
     with pytest.raises(ConfigError, match="between 1 and 10"):
         fit_projection(rows, 11)
+
+
+def test_rows_of_base_embeddings_centred_and_projected(rng):
+    """Against the definition, sequence by sequence; float16 as embeddings are stored."""
+    bases = [rng.normal(size=(n, 10)).astype(np.float16) + 3 for n in (1, 5, 30)]
+    for centred in (False, True):
+        for projection in (None, fit_projection(unit_rows(np.concatenate(bases)), 4)):
+            found = RowMaker(centred, projection).rows(bases)
+            expected = []
+            for one in bases:
+                values = one.astype(np.float64)
+                values = values - values.mean(axis=0) if centred else values
+                norms = np.linalg.norm(values, axis=1, keepdims=True)
+                rows = values / np.maximum(norms, 1e-12)
+                expected.append(rows if projection is None else rows @ projection.basis)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
+    assert (RowMaker(centred=True).rows(bases[:1]) == 0).all(), "one base has nothing of its own"
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        RowMaker(centred=True).rows([np.full((2, 3), np.nan, np.float32)])
 
 
 def inner_loops(kind, trace):

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from riboray.alignment.columns import GapPenalties
 from riboray.alignment.estimate import embed_side, fit_null
 from riboray.alignment.sides import Rule
+from riboray.alignment.similarity import FAMILY_GAPS, RowMaker
 from riboray.alignment.statistics import dinucleotide_shuffle, fit_null_model
 from riboray.alignment.tiles import score_tile
 from riboray.embedding.embedder import Embedder
@@ -89,8 +91,16 @@ def test_too_few_pairs():
         fit_null_model(np.ones(9), np.ones(9), np.ones(9), np.ones(9))
 
 
-@pytest.mark.parametrize("mode", ["global", "semiglobal", "local"])
-def test_p_values_of_unrelated_sequences_are_uniform(mode):
+@pytest.mark.parametrize(
+    ("mode", "maker", "gaps"),
+    [
+        ("global", RowMaker(), GapPenalties()),
+        ("semiglobal", RowMaker(), GapPenalties()),
+        ("local", RowMaker(), GapPenalties()),
+        ("global", RowMaker(centred=True), FAMILY_GAPS),
+    ],
+)
+def test_p_values_of_unrelated_sequences_are_uniform(mode, maker, gaps):
     """Independent random RNAs of various compositions and lengths, an untrained encoder."""
     torch.manual_seed(1)
     config = tiny_config()
@@ -101,10 +111,10 @@ def test_p_values_of_unrelated_sequences_are_uniform(mode):
         "".join(rng.choice(letters, rng.integers(40, 200), p=rng.dirichlet([8] * 4)))
         for _ in range(320)
     ]
-    rule = Rule(mode=mode)
-    null = fit_null(embedder, pool[:160], rule)
+    rule = Rule(gaps, mode)
+    null = fit_null(embedder, pool[:160], rule, maker=maker)
     side_a, side_b = (
-        embed_side(embedder, sorted(part, key=len, reverse=True))
+        embed_side(embedder, sorted(part, key=len, reverse=True), maker=maker)
         for part in (pool[160:240], pool[240:])
     )
     found = score_tile(side_a, side_b, rule, same=False)

@@ -72,10 +72,10 @@ class ClusterConfig:
     """Keep each sequence's so many heaviest edges only; by default all."""
     mutual: bool = False
     """Keep an edge only if it is among the --neighbors of both sequences, not of either."""
-    weight: Weight = "calibrated"
-    """What an edge weighs: ``calibrated`` (standard deviations above chance over the square root of
-    the shorter length), ``z_score``, ``normalised_score`` (score per nucleotide of the shorter),
-    ``score``, or ``identity`` (of aligned pairs)."""
+    weight: Weight = "normalised_score"
+    """What an edge weighs: ``normalised_score`` (score per nucleotide of the shorter),
+    ``calibrated`` (standard deviations above chance over the square root of the shorter length),
+    ``z_score``, ``score``, or ``identity`` (of aligned pairs)."""
 
     exhaustive: int = 10_000
     """All pairs of up to so many sequences are aligned; of more, those that --prefilter chooses."""
@@ -93,8 +93,8 @@ class ClusterConfig:
     """Compare base embeddings without the mean of their sequence: what all bases of a sequence
     share hides whether two are of one family."""
     gaps: GapPenalties = field(default_factory=lambda: FAMILY_GAPS)
-    """Affine gap penalties of the comparison, on the scale of cosines. (--alignments of families are
-    made with uncentred embeddings and RNABERT's penalties, 1.0 and 0.1, which align better.)"""
+    """Affine gap penalties of the comparison, on the scale of cosines. (--alignments of families
+    are made with uncentred embeddings and RNABERT's penalties, 1.0 and 0.1, which align better.)"""
     arithmetic: Literal["float32", "int16"] = "float32"
     """How all pairs are scored. int16 is faster; scores are off by at most length / 120."""
 
