@@ -117,6 +117,21 @@ def test_an_alignment_of_many(tmp_path):
         assert names == [(p.id_a, p.id_b) for p in again]
 
 
+def test_families_asked_for(tmp_path):
+    path = put(tmp_path, TABLE)
+    assert [p.family for p in read_references([path], families={"5S", "RF1"}).pairs] == ["5S"]
+    with pytest.raises(CorpusError, match="no pair of aligned sequences of the families asked"):
+        read_references([path], families={"RF1"})
+    sto = "".join(
+        f"# STOCKHOLM 1.0\n#=GF ID n{k}\n#=GF AC RF{k}\na ACGU\nb ACCU\n//\n" for k in range(3)
+    )
+    path = put(tmp_path, sto, "x.sto")
+    assert [p.family for p in read_references([path], families={"RF1", "n2"}).pairs] == [
+        "RF1",
+        "RF2",
+    ]
+
+
 @pytest.fixture
 def reference(tmp_path):
     return read_references([put(tmp_path, TABLE, "reference.tsv")]).pairs

@@ -26,6 +26,8 @@ from tests.integration.test_search import mutate
 pytestmark = pytest.mark.ray
 
 FAMILIES, MEMBERS, ALONE = 5, 7, 5
+#: The model is small and untrained: it finds a member with a loop more at this level.
+LEVEL = ["--max-evalue", "0.01"]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,7 @@ def check_families(directory):
 def made(work):
     code, out, err = riboray(
         *("cluster", "rnas.fa", "--checkpoint", "model3", "--output", "made", "--alignments"),
+        *LEVEL,
         cwd=work,
     )
     assert code == 0, err
@@ -138,7 +141,7 @@ def run_main(work, *arguments):
 
 def test_done_is_done_and_others_are_refused(work, made, capsys):
     arguments = ["rnas.fa", "--checkpoint", "model3", "--output", "made", "--alignments"]
-    arguments += ["--figure", "true"]
+    arguments += ["--figure", "true", *LEVEL]
     assert run_main(work, *arguments) == 0
     assert "complete already" in capsys.readouterr().err
     assert run_main(work, *arguments, "--method", "components") == 2
@@ -150,6 +153,7 @@ def test_done_is_done_and_others_are_refused(work, made, capsys):
 def pairs(work):
     code, _, err = riboray(
         *("align", "rnas.fa", "--all-pairs", "--checkpoint", "model3", "--output", "pairs"),
+        *("--centred", "--gaps.open", "2", "--gaps.extend", "0.2"),
         cwd=work,
     )
     assert code == 0, err
@@ -161,6 +165,7 @@ def test_pairs_compared_before_without_a_model(work, made, pairs, method, capsys
     options = ["--clusters", FAMILIES + ALONE] if method == "spectral" else []
     output = work / f"from-{method}"
     arguments = ["rnas.fa", "--hits", pairs, "--output", output, "--method", method, *options]
+    arguments += LEVEL
     assert run_main(work, *arguments) == 0
     if method != "spectral":
         check_families(output)
@@ -192,7 +197,9 @@ def embeddings(work):
 
 def test_embeddings_by_all_pairs(work, made, embeddings):
     code, _, err = riboray(
-        *("cluster", "embeddings", "--output", "from-embeddings", "--figure", "false"), cwd=work
+        *("cluster", "embeddings", "--output", "from-embeddings", "--figure", "false"),
+        *LEVEL,
+        cwd=work,
     )
     assert code == 0, err
     check_families(work / "from-embeddings")
@@ -205,7 +212,7 @@ def test_many_sequences_by_the_prefilter(work, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "_QUERIES", 20)
     monkeypatch.setattr(comparison, "_MEMBERS", 8)
     options = ["--exhaustive", 10, "--candidates", 20, "--prefilter", "both", "--num-workers", 2]
-    options += ["--max-evalue", 0.01]
+    options += LEVEL
     output = work / "searched"
     assert run_main(work, "rnas.fa", "--checkpoint", "model3", "--output", output, *options) == 0
     captured = capsys.readouterr()
@@ -220,7 +227,7 @@ def test_many_sequences_by_the_prefilter(work, monkeypatch, capsys):
 def test_a_killed_run_goes_on(work, made):
     output = work / "killed"
     arguments = ["cluster", "rnas.fa", "--checkpoint", "model3", "--output", output]
-    arguments += ["--alignments", "--figure", "false"]
+    arguments += ["--alignments", "--figure", "false", *LEVEL]
     process = start(arguments, work)
     wait_for((output / "work" / "pairs" / "resolved_config.yaml").is_file)
     assert kill(process) == -9
@@ -247,7 +254,7 @@ def test_one_sequence_and_none_alike(work, tmp_path, capsys):
 def test_records_left_out_are_listed(work, pairs, tmp_path, capsys):
     text = (work / "rnas.fa").read_text() + ">bad\nAC!U\n"
     (tmp_path / "mixed.fa").write_text(text)
-    options = ["--hits", pairs, "--on-invalid", "reject"]
+    options = ["--hits", pairs, "--on-invalid", "reject", *LEVEL]
     assert run_main(tmp_path, "mixed.fa", *options) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["sequences_read"], summary["sequences_rejected"]) == (41, 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from riboray.corpus.files import opened
 from riboray.errors import ConfigError, InputError
 
-__all__ = ["ColumnNames", "IngestConfig"]
+__all__ = ["ColumnNames", "IngestConfig", "read_families"]
 
 #: Options that do not change what is made.
 _WITHOUT_EFFECT = ("output", "num_workers", "ray_address")
@@ -34,6 +35,34 @@ class ColumnNames:
     """Column with RNA types."""
     family: str | None = None
     """Column with families."""
+
+
+def read_families(paths: Sequence[str]) -> tuple[str, ...]:
+    """Read lists of families, one accession or name a line; ``#`` begins a comment.
+
+    Returns
+    -------
+    tuple of str
+        All of them, sorted.
+
+    Raises
+    ------
+    InputError
+        If a list cannot be read, or names nothing.
+    """
+    names: set[str] = set()
+    for path in paths:
+        with opened(path, InputError, "text", lambda: None) as handle:
+            raw = handle.read()
+        try:
+            lines = raw.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(path, "text is not UTF-8") from error
+        found = {line.split("#")[0].strip() for line in lines} - {""}
+        if not found:
+            raise InputError(path, "names no family")
+        names |= found
+    return tuple(sorted(names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,26 +198,8 @@ class IngestConfig:
         return {k: v for k, v in asdict(self).items() if k not in _WITHOUT_EFFECT}
 
     def families_to_exclude(self) -> tuple[str, ...]:
-        """Read the lists of families, sorted; ``#`` begins a comment.
-
-        Raises
-        ------
-        InputError
-            If a list cannot be read, or names nothing.
-        """
-        names: set[str] = set()
-        for path in self.exclude_families:
-            with opened(path, InputError, "text", lambda: None) as handle:
-                raw = handle.read()
-            try:
-                lines = raw.decode("utf-8-sig").splitlines()
-            except UnicodeDecodeError as error:
-                raise InputError(path, "text is not UTF-8") from error
-            found = {line.split("#")[0].strip() for line in lines} - {""}
-            if not found:
-                raise InputError(path, "names no family")
-            names |= found
-        return tuple(sorted(names))
+        """Read the lists of families to exclude; see `read_families`."""
+        return read_families(self.exclude_families)
 
     def sources(self) -> str:
         """Name the inputs of sequences, for messages."""

@@ -17,6 +17,7 @@ import yaml
 from riboray import __version__
 from riboray.alignment.columns import aligned_columns, gapped_strings
 from riboray.console import Progress, say
+from riboray.corpus.config import read_families
 from riboray.corpus.rejects import write_rejects
 from riboray.errors import ConfigError, CorpusError
 from riboray.evaluation.accuracy import pair_f1, tally
@@ -94,6 +95,7 @@ def _references(config: EvaluateAlignmentConfig) -> References:
         pairs_per_family=config.pairs_per_family,
         max_length=config.max_length,
         ambiguity=config.ambiguity == "keep",
+        families=read_families(config.families),
         seed=config.seed,
     )
     read = len(found.pairs) + len(found.rejects)

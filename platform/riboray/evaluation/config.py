@@ -121,6 +121,8 @@ class EvaluateAlignmentConfig:
     """Gap penalties of models, unless fitted or given with a checkpoint."""
     output: str = "alignment-evaluation"
     """Directory to make; the same command goes on in it where it stopped."""
+    families: list[str] = field(default_factory=list)
+    """Text files with the families to measure, one accession or name a line; by default all."""
     pairs_per_family: int = 20
     """Pairs drawn from an alignment of many RNAs."""
     max_pairs: int | None = None

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,6 +168,7 @@ def read_references(
     pairs_per_family: int = 20,
     max_length: int | None = None,
     ambiguity: bool = True,
+    families: Collection[str] = (),
     seed: int = 0,
 ) -> References:
     """Read reference alignments.
@@ -183,6 +184,8 @@ def read_references(
         Leave out pairs with a longer sequence.
     ambiguity : bool
         Whether pairs with other letters than A, C, G and U are kept.
+    families : collection of str
+        Accessions or names to take, if any are given; others do not count as read.
     seed : int
         Of the draw.
 
@@ -195,7 +198,7 @@ def read_references(
     rules = PairRules(per_family=pairs_per_family, seed=seed)
     for path in paths:
         count = 0
-        for number, pair in _read(path, rules):
+        for number, pair in _read(path, rules, families):
             count += 1
             reason = _why_left_out(pair, max_length, ambiguity)
             if reason is None:
@@ -204,7 +207,8 @@ def read_references(
                 name = f"{pair.id_a} {pair.id_b}"
                 found.rejects.append(Reject(path, number, name, "filtered", reason))
         if not count:
-            raise CorpusError(path, "holds no pair of aligned sequences")
+            which = " of the families asked for" if families else ""
+            raise CorpusError(path, f"holds no pair of aligned sequences{which}")
     if not found.pairs:
         commonest = Counter(reject.reason for reject in found.rejects).most_common(1)
         why = f" ({commonest[0][0]})" if commonest else ""
@@ -221,15 +225,20 @@ def _why_left_out(pair: ReferencePair, max_length: int | None, ambiguity: bool) 
     return None
 
 
-def _read(path: str, rules: PairRules) -> Iterator[tuple[int, ReferencePair]]:
+def _read(
+    path: str, rules: PairRules, families: Collection[str]
+) -> Iterator[tuple[int, ReferencePair]]:
     start = first_bytes(path, CorpusError, "a file of alignments")
     if start.startswith(b"# STOCKHOLM"):
         for family in read_stockholm(path):
-            yield from _pairs_of(path, family, rules)
+            if not families or {family.accession, family.name} & set(families):
+                yield from _pairs_of(path, family, rules)
     elif start.startswith(b">"):
         yield from _pairs_of(path, _aligned_fasta(path), rules)
     else:
-        yield from _table(path)
+        for number, pair in _table(path):
+            if not families or pair.family in families:
+                yield number, pair
 
 
 def _table(path: str) -> Iterator[tuple[int, ReferencePair]]:
