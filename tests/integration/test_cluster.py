@@ -178,7 +178,7 @@ def test_pairs_compared_before_without_a_model(work, made, pairs, method, capsys
 
 
 def test_a_table_of_pairs_and_identities(work, pairs):
-    options = ["--max-evalue", "null", "--weight", "identity", "--min-normalised-score", "0.5"]
+    options = ["--max-evalue", "null", "--weight", "identity", "--min-normalised-score", "0.59"]
     output = work / "from-table"
     assert (
         run_main(work, "rnas.fa", "--hits", pairs / "pairs.tsv", "--output", output, *options) == 0
