@@ -51,7 +51,7 @@ def directory(tmp_path, content, counts=None):
 
 
 def edges(path, **options):
-    config = ClusterConfig(input=["x"], **options)
+    config = ClusterConfig(input=["x"], **{"weight": "calibrated", **options})
     collector = EdgeCollector(5)
     read = collect_edges(open_hits(str(path)), sequences(), config, collector)
     graph = collector.graph()
