@@ -176,6 +176,13 @@ def test_the_verb(work, capsys):
     assert groups == ours["by_group"]
 
 
+def test_records_left_out_have_the_number_that_they_have_in_the_file(work, capsys, monkeypatch):
+    monkeypatch.setattr("riboray.evaluation.mlm._PART", 300)  # a dozen parts
+    assert run(capsys, "some.fa", "--checkpoint", "model", "--output", "out")[0] == 0
+    rejects = pq.read_table(work / "out" / "rejects.parquet").to_pylist()
+    assert [(r["record"], r["id"]) for r in rejects] == [(61, "short"), (62, "bad")]
+
+
 def test_groups_by_source_and_a_sample(work, capsys):
     options = ["some.fa", "--checkpoint", "model", "--group-by", "source", "--max-sequences", "20"]
     code, _out, err = run(capsys, *options, "--output", "out")

@@ -154,8 +154,8 @@ def _read(config: EvaluateMlmConfig) -> _Sample:
     read = 0
     for number, file in enumerate(files):
         source = list_source(number, file, _PART, config.columns)
+        before = 0
         for unit in source.units():
-            before = 0
             for _, block in read_parts(source, unit, config.columns):
                 admitted = admit(block, rules)
                 read += len(block)
