@@ -13,10 +13,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from riboray import __version__
 from riboray.errors import CorpusError, OutputError
@@ -29,11 +31,14 @@ __all__ = [
     "atomic_directory",
     "atomic_path",
     "claim",
+    "entered",
     "exclusive",
     "fingerprint",
     "finished",
     "read_manifest",
     "sha256_file",
+    "tidy",
+    "write_config",
     "write_json",
     "write_manifest",
 ]
@@ -146,6 +151,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_config(path: Path, values: Mapping[str, Any]) -> None:
+    """Write resolved options as YAML, in their order."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False), "utf-8")
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -289,3 +300,25 @@ def claim(directory: Path, kind: str, identity: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / OWNER_NAME).is_file():
         write_json(directory / OWNER_NAME, {"kind": kind, "identity": identity})
+
+
+@contextmanager
+def entered(directory: Path, kind: str, identity: str, busy: str) -> Iterator[None]:
+    """Make an output directory or enter one that is ours, and keep other processes out of it.
+
+    Raises
+    ------
+    OutputError
+        As `exclusive` and `claim`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory, busy):
+        claim(directory, kind, identity)
+        yield
+
+
+def tidy(directory: Path) -> None:
+    """Remove what a finished directory needs no more: files never committed, and the lock."""
+    for left_over in [*directory.glob(".*.*"), directory / ".lock"]:
+        with suppress(OSError):
+            left_over.unlink()

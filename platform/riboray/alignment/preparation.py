@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from riboray.alignment.config import AlignmentOptions
 from riboray.alignment.estimate import embed_side, fit_null, sample_sequences
 from riboray.alignment.sides import Rule
@@ -16,7 +14,10 @@ from riboray.console import say
 from riboray.corpus.rejects import write_rejects
 from riboray.corpus.sequences import NamedSequences, read_sequences
 from riboray.embedding.embedder import Embedder
-from riboray.manifest import atomic_path, write_json
+from riboray.manifest import (
+    write_config,
+    write_json,
+)
 from riboray.model.checkpoint import LoadedCheckpoint
 
 __all__ = ["Prepared", "duration", "prepare", "write_beside"]
@@ -112,8 +113,7 @@ def write_beside(config: AlignmentOptions, work: Prepared, directory: Path) -> N
         write_json(directory / "chance_scores.json", work.rule.null.to_json())
     if work.named.rejects:
         write_rejects(work.named.rejects, directory)
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    write_config(directory / "resolved_config.yaml", asdict(config))
 
 
 def duration(seconds: float) -> str:

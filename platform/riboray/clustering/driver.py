@@ -5,14 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from riboray import __version__
 from riboray.alignment.columns import GapPenalties
@@ -39,11 +37,12 @@ from riboray.manifest import (
     FileEntry,
     Manifest,
     atomic_path,
-    claim,
-    exclusive,
+    entered,
     fingerprint,
     finished,
     sha256_file,
+    tidy,
+    write_config,
     write_json,
     write_manifest,
 )
@@ -105,9 +104,7 @@ def cluster(config: ClusterConfig) -> dict[str, Any]:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
     is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory, "another process is clustering into it"):
-        claim(directory, CLUSTERS_KIND, identity)
+    with entered(directory, CLUSTERS_KIND, identity, "another process is clustering into it"):
         work.folder.mkdir(exist_ok=True)
         try:
             return _cluster(work, identity)
@@ -137,8 +134,7 @@ def _identity(work: _Work) -> str:
 
 def _cluster(work: _Work, identity: str) -> dict[str, Any]:
     config, directory, began = work.config, work.directory, time.monotonic()
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    write_config(directory / "resolved_config.yaml", asdict(config))
     sequences, rejected = _read(work)
     compared = _compare(work, sequences)
     graph = compared.graph
@@ -294,6 +290,4 @@ def _commit(
     )
     write_manifest(directory, manifest)
     shutil.rmtree(directory / "work", ignore_errors=True)
-    for left_over in [*directory.glob(".*.*"), directory / ".lock"]:
-        with suppress(OSError):
-            left_over.unlink()
+    tidy(directory)

@@ -150,7 +150,7 @@ def _draw_map(
 
 def _draw_sizes(axes: Any, clustering: Clustering) -> None:
     edges = 2 ** np.arange(int(np.log2(clustering.sizes.max())) + 2)
-    counts, _ = np.histogram(clustering.sizes, np.append(edges[:-1], edges[-1]))
+    counts, _ = np.histogram(clustering.sizes, edges)
     places = np.arange(len(counts))
     axes.bar(places, counts, width=0.9, color="#1f77b4")
     labels = [

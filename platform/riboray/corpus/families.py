@@ -21,6 +21,7 @@ from riboray.corpus.structure import base_pairs, project_structure
 
 __all__ = [
     "ORIGIN_SCHEMA",
+    "WITHOUT_GAPS",
     "Families",
     "PairRules",
     "choose_held_out",
@@ -31,7 +32,7 @@ __all__ = [
 
 GAPS = "-.~_"
 _GAP_BYTES = np.frombuffer(GAPS.encode(), dtype=np.uint8)
-_WITHOUT_GAPS = str.maketrans("", "", GAPS)
+WITHOUT_GAPS = str.maketrans("", "", GAPS)
 
 _AMBIGUITY_CODES = [code for code in IUPAC_NUCLEOTIDES if code not in "ACGU"]
 
@@ -106,7 +107,7 @@ class Families:
         self.counts["families_read"] += 1
         excluded = bool({accession, family.name} & set(self.rules.excluded_families))
         self.matched |= {accession, family.name} & set(self.rules.excluded_families)
-        texts = [normalise(row.translate(_WITHOUT_GAPS)) for row in family.rows]
+        texts = [normalise(row.translate(WITHOUT_GAPS)) for row in family.rows]
         for name, text in zip(family.ids, texts, strict=True):
             entry = (file, family.number, accession, family.name, name, text, excluded)
             self.sequences.append(entry)

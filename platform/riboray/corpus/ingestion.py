@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 from riboray import __version__
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.files import location
@@ -29,11 +27,12 @@ from riboray.corpus.inputs import InputFile, find_inputs, identify, local_size
 from riboray.errors import ConfigError, CorpusError, RiborayError, StockholmError
 from riboray.manifest import (
     Manifest,
-    atomic_path,
     claim,
     exclusive,
     fingerprint,
     finished,
+    tidy,
+    write_config,
     write_manifest,
 )
 from riboray.room import check_disk
@@ -213,8 +212,7 @@ def _make(
 ) -> Manifest:
     from riboray.corpus.steps import Run
 
-    with atomic_path(output / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    write_config(output / "resolved_config.yaml", asdict(config))
     work = output / "work"
     boot = _boot()
     mark = work / "boot"
@@ -259,6 +257,4 @@ def _goes_on(before: str, now: str) -> bool:
 def _tidy(output: Path) -> None:
     """Remove what a finished corpus does not need."""
     shutil.rmtree(output / "work", ignore_errors=True)
-    for left_over in output.glob(".*.*"):
-        left_over.unlink(missing_ok=True)
-    (output / ".lock").unlink(missing_ok=True)
+    tidy(output)

@@ -6,12 +6,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from riboray import __version__
 from riboray.console import Progress, say
@@ -29,11 +27,11 @@ from riboray.errors import ConfigError, RiborayError
 from riboray.manifest import (
     FileEntry,
     Manifest,
-    atomic_path,
-    claim,
-    exclusive,
+    entered,
     fingerprint,
     finished,
+    tidy,
+    write_config,
     write_manifest,
 )
 from riboray.model.checkpoint import load_checkpoint
@@ -71,9 +69,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
     is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory, "another process is embedding into it"):
-        claim(directory, EMBEDDINGS_KIND, identity)
+    with entered(directory, EMBEDDINGS_KIND, identity, "another process is embedding into it"):
         if (done := finished(directory, EMBEDDINGS_KIND, identity)) is not None:
             return {"output": str(directory), **done.counts}  # another process was faster
         try:
@@ -91,10 +87,9 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
 
 def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[str, Any]:
     config, directory = work.config, work.directory
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        # Absolute: `riboray verify` looks for the model from anywhere.
-        values = {**asdict(config), "checkpoint": location(str(work.loaded.path))}
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+    # Absolute: `riboray verify` looks for the model from anywhere.
+    values = {**asdict(config), "checkpoint": location(str(work.loaded.path))}
+    write_config(directory / "resolved_config.yaml", values)
     (directory / "work").mkdir(exist_ok=True)
     began = time.monotonic()
     with work.pool() as pool:
@@ -227,9 +222,7 @@ def _finish(
         ),
     )
     shutil.rmtree(directory / "work", ignore_errors=True)
-    for left_over in [*directory.glob(".*.*"), directory / ".lock"]:
-        with suppress(OSError):
-            left_over.unlink()
+    tidy(directory)
     _say_counts(counts, notes)
     return {
         "output": str(directory),

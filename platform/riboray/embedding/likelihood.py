@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from riboray.batching import plan_batches, window_starts
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
 
-__all__ = ["STRIDE", "Likelihoods", "log_likelihoods"]
+__all__ = ["STRIDE", "Likelihoods", "hidden_logits", "log_likelihoods", "planned_together"]
+
+T = TypeVar("T")
 
 #: With ``fast``, every so manieth base is hidden at a time: 1/7 is near the 15 % of training.
 STRIDE = 7
@@ -93,7 +97,7 @@ def log_likelihoods(
     plain = embedder.config.tokens.nucleotide_ids
     for index, ids in enumerate(tokens):
         found.bases[index] = np.isin(ids, plain).sum()
-    for chunk in _chunks(_copies(embedder, sequences, exact)):
+    for chunk in planned_together(_copies(embedder, sequences, exact)):
         _score(embedder, tokens, chunk, found)
     return found
 
@@ -108,15 +112,51 @@ def _copies(embedder: Embedder, sequences: Sequence[str], exact: bool) -> Iterat
                 yield _Copy(index, start, length, slice(first, length, step))
 
 
-def _chunks(copies: Iterator[_Copy]) -> Iterator[list[_Copy]]:
-    chunk: list[_Copy] = []
-    for copy in copies:
-        chunk.append(copy)
-        if len(chunk) == _COPIES:
-            yield chunk
-            chunk = []
-    if chunk:
+def planned_together(copies: Iterator[T]) -> Iterator[list[T]]:
+    """Yield passes some at a time: what is planned, and in memory, at once."""
+    while chunk := list(islice(copies, _COPIES)):
         yield chunk
+
+
+def hidden_logits(
+    embedder: Embedder,
+    rows: Sequence[NDArray[np.uint8]],
+    hidden: Sequence[NDArray[np.integer]],
+) -> Tensor:
+    """Hide some bases of each sequence and ask the language-model head for them.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model; it needs a language-model head.
+    rows : sequence of ndarray, shape=(length,), dtype=uint8
+        Tokens, without special ones.
+    hidden : sequence of ndarray, dtype=integer
+        Positions to hide, of each.
+
+    Returns
+    -------
+    Tensor, shape=(hidden positions, tokens), dtype=float32
+        On the model's device, in the order given.
+    """
+    config, head = embedder.config, embedder.model.lm_head
+    bos = np.array([config.tokens.id_of("<cls>")] * config.add_bos, np.uint8)
+    eos = np.array([config.tokens.id_of("<eos>")] * config.add_eos, np.uint8)
+    masked, places, base = [], [], len(bos)
+    for ids, at in zip(rows, hidden, strict=True):
+        copy = ids.copy()
+        copy[at] = config.tokens.mask_id
+        masked.append(np.concatenate([bos, copy, eos]))
+        places.append(base + at)
+        base += len(masked[-1])
+    edges = torch.from_numpy(np.cumsum([0, *map(len, masked)]))
+    last = (config.num_hidden_layers,)
+    (state,) = embedder.states(torch.from_numpy(np.concatenate(masked)), edges, last)
+    chosen = torch.from_numpy(np.concatenate(places)).to(embedder.device)
+    with torch.inference_mode():
+        assert head is not None
+        logits: Tensor = head(state[chosen]).float()
+        return logits
 
 
 def _covers(length: int, width: int) -> NDArray[np.float64]:
@@ -132,29 +172,18 @@ def _score(
 ) -> None:
     config = embedder.config
     plain = config.tokens.nucleotide_ids
-    bos = np.array([config.tokens.id_of("<cls>")] * config.add_bos, np.uint8)
-    eos = np.array([config.tokens.id_of("<eos>")] * config.add_eos, np.uint8)
-    head, last = embedder.model.lm_head, config.num_hidden_layers
     weights: dict[int, NDArray[np.float64]] = {}
 
     def make(batch: list[int]) -> list[Tensor]:
-        rows, places, answers, base = [], [], [], 0
-        for copy in (copies[k] for k in batch):
-            ids = tokens[copy.sequence][copy.start : copy.start + copy.length].copy()
-            hidden = np.arange(copy.length)[copy.hidden]
-            answers.append(ids[hidden])
-            ids[hidden] = config.tokens.mask_id
-            places.append(base + len(bos) + hidden)
-            rows.append(np.concatenate([bos, ids, eos]))
-            base += len(rows[-1])
-        edges = torch.from_numpy(np.cumsum([0, *map(len, rows)]))
-        (state,) = embedder.states(torch.from_numpy(np.concatenate(rows)), edges, (last,))
-        at = torch.from_numpy(np.concatenate(places)).to(embedder.device)
-        right = torch.from_numpy(np.concatenate(answers).astype(np.int64)).to(embedder.device)
-        with torch.inference_mode():
-            assert head is not None
-            logits = head(state[at]).float()
-            return [logits.log_softmax(-1).gather(1, right[:, None])[:, 0]]
+        rows = [
+            tokens[copy.sequence][copy.start : copy.start + copy.length]
+            for copy in (copies[k] for k in batch)
+        ]
+        hidden = [np.arange(copies[k].length)[copies[k].hidden] for k in batch]
+        answers = np.concatenate([ids[at] for ids, at in zip(rows, hidden, strict=True)])
+        right = torch.from_numpy(answers.astype(np.int64)).to(embedder.device)
+        logits = hidden_logits(embedder, rows, hidden)
+        return [logits.log_softmax(-1).gather(1, right[:, None])[:, 0]]
 
     def keep(batch: list[int], made: list[NDArray[np.float32]]) -> None:
         position = 0
@@ -168,7 +197,7 @@ def _score(
             found.sums[copy.sequence] += float(here @ weights[copy.sequence][places])
             position += len(places)
 
-    sizes = np.array([copy.length for copy in copies]) + len(bos) + len(eos)
+    sizes = np.array([copy.length for copy in copies]) + config.add_bos + config.add_eos
     batches = [b.tolist() for b in plan_batches(sizes, embedder.token_budget)]
     for k, reason in embedder.in_batches(batches, make, keep).items():
         found.failed[copies[k].sequence] = reason

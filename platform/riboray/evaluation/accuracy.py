@@ -20,6 +20,7 @@ __all__ = [
     "interval",
     "measure",
     "pair_f1",
+    "resampled",
     "tally",
 ]
 
@@ -130,15 +131,33 @@ def bootstrap(
     sums = np.zeros((size, len(counts), 6))
     for method, values in enumerate(counts):
         np.add.at(sums[:, method], unit, _sums(values))
-    flat = sums.reshape(size, -1)
-    generator = np.random.default_rng(seed)
+    every = resampled(sums.reshape(size, -1), rounds, seed).reshape(rounds, len(counts), 6)
+    return np.moveaxis(_metrics(every), 1, 0)
+
+
+def resampled(sums: NDArray[np.float64], rounds: int, seed: int = 0) -> NDArray[np.float64]:
+    """Draw units with replacement, as many as there are, and add up what each contributes.
+
+    Parameters
+    ----------
+    sums : ndarray, shape=(units, k), dtype=float64
+        What adds up.
+    rounds : int
+        Draws.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    ndarray, shape=(rounds, k), dtype=float64
+    """
+    size, generator = len(sums), np.random.default_rng(seed)
     drawn: list[NDArray[np.float64]] = []
     step = max(_DRAWN // size, 1)
     for start in range(0, rounds, step):
         times = generator.multinomial(size, np.full(size, 1 / size), min(step, rounds - start))
-        drawn.append(times @ flat)
-    every = np.concatenate(drawn).reshape(rounds, len(counts), 6)
-    return np.moveaxis(_metrics(every), 1, 0)
+        drawn.append(times @ sums)
+    return np.concatenate(drawn)
 
 
 def interval(values: NDArray[np.float64]) -> Interval:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from riboray import __version__
 from riboray.alignment.columns import aligned_columns, gapped_strings
@@ -36,10 +35,11 @@ from riboray.manifest import (
     FileEntry,
     Manifest,
     atomic_path,
-    claim,
-    exclusive,
+    entered,
     fingerprint,
     finished,
+    tidy,
+    write_config,
     write_json,
     write_manifest,
 )
@@ -74,11 +74,9 @@ def evaluate_alignment(config: EvaluateAlignmentConfig) -> dict[str, Any]:
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.details}
-    directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory, "another process is evaluating into it"):
-        claim(directory, ALIGNMENT_EVALUATION_KIND, identity)
-        with atomic_path(directory / "resolved_config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    busy = "another process is evaluating into it"
+    with entered(directory, ALIGNMENT_EVALUATION_KIND, identity, busy):
+        write_config(directory / "resolved_config.yaml", asdict(config))
         _fit(methods, development)
         measured = [
             _measure(number, method, references.pairs, directory)
@@ -261,7 +259,7 @@ def _finish(
             details=details,
         ),
     )
-    (directory / ".lock").unlink(missing_ok=True)
+    tidy(directory)
     say(f"  figure      {directory / 'f1_by_identity.png'}")
     say(f"  figures     {directory / 'alignment.json'}")
     return {"output": str(directory), **details}

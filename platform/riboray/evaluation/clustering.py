@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from riboray import __version__
@@ -32,12 +31,12 @@ from riboray.evaluation.partition import ClusterMethod, partition
 from riboray.manifest import (
     FileEntry,
     Manifest,
-    atomic_path,
-    claim,
-    exclusive,
+    entered,
     fingerprint,
     finished,
     sha256_file,
+    tidy,
+    write_config,
     write_json,
     write_manifest,
 )
@@ -146,10 +145,9 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
     directory.mkdir(parents=True, exist_ok=True)  # what cannot be made shows before the work
     results = [_measure(config, data, trial) for trial in trials]
     report = _report(config, data, loaded, results)
-    with exclusive(directory, "another process is writing into it"):
-        claim(directory, KIND, identity)
+    with entered(directory, KIND, identity, "another process is writing into it"):
         _write(config, directory, identity, report)
-    (directory / ".lock").unlink(missing_ok=True)
+    tidy(directory)
     print_table(report)
     say(f"  written to  {directory}")
     return {**report, "output": str(directory)}
@@ -291,8 +289,7 @@ def _write(
     write_table(report, directory / "clustering.tsv")
     write_figure(report, directory / "clustering.png")
     values = {**asdict(config), "input": [location(path) for path in config.input]}
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+    write_config(directory / "resolved_config.yaml", values)
     rows = {"clustering.tsv": len(report["results"])}
     names = (_REPORT, "clustering.png", "clustering.tsv", "resolved_config.yaml")
     write_manifest(

@@ -13,6 +13,7 @@ from riboray.alphabet import encode_packed
 from riboray.batching import plan_batches
 from riboray.corpus.records import hash64
 from riboray.embedding.embedder import Embedder
+from riboray.embedding.likelihood import hidden_logits, planned_together
 from riboray.errors import ConfigError
 
 __all__ = ["GROUPS", "Filled", "composition", "fill", "neighbours"]
@@ -20,8 +21,6 @@ __all__ = ["GROUPS", "Filled", "composition", "fill", "neighbours"]
 #: Bases of a sequence are divided among so many passes; each is hidden in one: 1/7 is near the 15 %
 #: that training hides.
 GROUPS = 7
-#: Passes planned at a time.
-_COPIES = 4096
 #: Bases on either side that the model of neighbours looks at.
 _REACH = 2
 
@@ -79,7 +78,7 @@ def _groups(text: str) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A stretch of a sequence with some bases hidden, and where it begins in the whole."""
+    """A stretch of a sequence, which bases of it to hide, and where it begins in the whole."""
 
     tokens: NDArray[np.uint8]
     hidden: NDArray[np.int64]
@@ -106,27 +105,18 @@ def fill(embedder: Embedder, sequences: Sequence[str]) -> Filled:
     ConfigError
         If the model has no language-model head.
     """
-    config, head = embedder.config, embedder.model.lm_head
-    if head is None:
+    config = embedder.config
+    if embedder.model.lm_head is None:
         raise ConfigError("the model has no language-model head: it cannot fill in nucleotides")
     truth = np.concatenate([codes_of(text) for text in sequences])
     found = np.zeros((len(truth), 4), np.float32)
-    bos = np.array([config.tokens.id_of("<cls>")] * config.add_bos, np.uint8)
-    eos = np.array([config.tokens.id_of("<eos>")] * config.add_eos, np.uint8)
     letters = torch.tensor([config.tokens.id_of(base) for base in "ACGU"])
-    for copies in _chunks(_copies(embedder, sequences)):
-        sizes = np.array([len(c.tokens) for c in copies]) + len(bos) + len(eos)
+    for copies in planned_together(_copies(embedder, sequences)):
+        sizes = np.array([len(c.tokens) for c in copies]) + config.add_bos + config.add_eos
         for chosen in plan_batches(sizes, embedder.token_budget):
             batch = [copies[k] for k in chosen]
-            rows = [np.concatenate([bos, c.tokens, eos]) for c in batch]
-            edges = np.cumsum([0, *map(len, rows)])
-            ids, bounds = torch.from_numpy(np.concatenate(rows)), torch.from_numpy(edges)
-            (state,) = embedder.states(ids, bounds, (config.num_hidden_layers,))
-            starts = edges[:-1] + len(bos)
-            at = np.concatenate([s + c.hidden for s, c in zip(starts, batch, strict=True)])
-            with torch.inference_mode():
-                logits = head(state[torch.from_numpy(at).to(state.device)]).float()
-                made = logits[:, letters.to(state.device)].softmax(-1).cpu().numpy()
+            logits = hidden_logits(embedder, [c.tokens for c in batch], [c.hidden for c in batch])
+            made = logits[:, letters.to(logits.device)].softmax(-1).cpu().numpy()
             found[np.concatenate([c.offset + c.hidden for c in batch])] = made
     found[truth < 0] = 0
     return Filled(found, truth)
@@ -143,21 +133,8 @@ def _copies(embedder: Embedder, sequences: Sequence[str]) -> Iterator[_Copy]:
             for group in range(GROUPS):
                 hidden = np.flatnonzero((groups[part] == group) & plain[part])
                 if len(hidden):
-                    copy = ids[part].copy()
-                    copy[hidden] = tokens.mask_id
-                    yield _Copy(copy, hidden, offset + start)
+                    yield _Copy(ids[part], hidden, offset + start)
         offset += len(text)
-
-
-def _chunks(copies: Iterator[_Copy]) -> Iterator[list[_Copy]]:
-    chunk: list[_Copy] = []
-    for copy in copies:
-        chunk.append(copy)
-        if len(chunk) == _COPIES:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def composition(sequences: Sequence[str]) -> Filled:

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from riboray.alphabet import normalise
+from riboray.corpus.families import WITHOUT_GAPS
 from riboray.corpus.fasta import read_fasta
-from riboray.corpus.files import opened
+from riboray.corpus.files import first_bytes, opened
 from riboray.corpus.records import why_rejected
 from riboray.corpus.sequences import split_structure
 from riboray.corpus.stockholm import read_stockholm
@@ -22,8 +23,6 @@ from riboray.errors import ConfigError, CorpusError, FastaError, InputError, Sto
 __all__ = ["LabelledSequences", "OnDuplicate", "read_labelled", "read_labels"]
 
 OnDuplicate = Literal["error", "reject"]
-
-_WITHOUT_GAPS = str.maketrans("", "", "-.~_")
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def _records(path: str, table: dict[str, str] | None) -> Iterator[_Record]:
         for family in read_stockholm(path):
             for name, row in zip(family.ids, family.rows, strict=True):
                 label = family.accession if table is None else table.get(name, "")
-                text = row.translate(_WITHOUT_GAPS)
+                text = row.translate(WITHOUT_GAPS)
                 yield _Record(local, family.number, name, label, text)
         return
     for record in read_fasta(path):
@@ -207,8 +206,7 @@ def _records(path: str, table: dict[str, str] | None) -> Iterator[_Record]:
 
 
 def _is_stockholm(path: str) -> bool:
-    with opened(path, FastaError, "FASTA or Stockholm", lambda: None) as handle:
-        return handle.read(64).lstrip().startswith(b"# STOCKHOLM")
+    return first_bytes(path, FastaError, "FASTA or Stockholm").startswith(b"# STOCKHOLM")
 
 
 def _checked(record: _Record, ambiguity: bool) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from riboray import __version__
@@ -18,21 +17,22 @@ from riboray.corpus.config import ColumnNames
 from riboray.corpus.inputs import find_inputs
 from riboray.corpus.records import Reject, hash64
 from riboray.corpus.rejects import write_rejects
-from riboray.corpus.screening import Rules
+from riboray.corpus.screening import Block, Rules
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.reading import admit, list_source, read_parts
 from riboray.errors import ConfigError, CorpusError
+from riboray.evaluation.accuracy import resampled
 from riboray.evaluation.config import named_paths, training_overlap
 from riboray.evaluation.figures import draw_filling
 from riboray.evaluation.filling import GROUPS, Filled, composition, fill, neighbours
 from riboray.manifest import (
     FileEntry,
     Manifest,
-    atomic_path,
-    claim,
-    exclusive,
+    entered,
     fingerprint,
     finished,
+    tidy,
+    write_config,
     write_json,
     write_manifest,
 )
@@ -132,9 +132,8 @@ def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
     if (done := finished(directory, MLM_EVALUATION_KIND, identity)) is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.details}
-    directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory, "another process is evaluating into it"):
-        claim(directory, MLM_EVALUATION_KIND, identity)
+    busy = "another process is evaluating into it"
+    with entered(directory, MLM_EVALUATION_KIND, identity, busy):
         made: dict[str, Filled] = {}
         for name, model in loaded:
             say(f"  {name}: hiding each of {sum(map(len, sample.texts)):,} nucleotides once")
@@ -178,7 +177,7 @@ def _read(config: EvaluateMlmConfig) -> _Sample:
     return _Sample(list(texts), list(names), rejects, read)
 
 
-def _groups_of(kind: str, block: Any) -> list[str]:
+def _groups_of(kind: str, block: Block) -> list[str]:
     known = {"rna_type": block.rna_types, "family": block.families}.get(kind)
     if known is not None and known.null_count < len(known):
         return [value or _UNKNOWN for value in known.to_pylist()]
@@ -262,19 +261,10 @@ def _intervals(
     """Draw sequences with replacement: bases of one sequence are not independent."""
     _, unit = np.unique(owner, return_inverse=True)
     size = int(unit.max()) + 1
-    sums = np.column_stack(
-        [
-            np.bincount(unit, weights=w, minlength=size)
-            for w in (right, surprise, np.ones(len(unit)))
-        ]
-    )
-    generator = np.random.default_rng(config.seed)
-    drawn = np.concatenate(
-        [
-            generator.multinomial(size, np.full(size, 1 / size), min(100, config.rounds - k)) @ sums
-            for k in range(0, config.rounds, 100)
-        ]
-    )
+    values = right, surprise, np.ones(len(unit))
+    columns = [np.bincount(unit, weights=value, minlength=size) for value in values]
+    sums: NDArray[np.float64] = np.column_stack(columns).astype(np.float64)
+    drawn = resampled(sums, config.rounds, config.seed)
     accuracy = np.percentile(drawn[:, 0] / drawn[:, 2], [2.5, 97.5]).tolist()
     perplexity = np.percentile(np.exp(drawn[:, 1] / drawn[:, 2]), [2.5, 97.5]).tolist()
     return {"accuracy_interval": accuracy, "perplexity_interval": perplexity}
@@ -327,8 +317,7 @@ def _finish(
     sample: _Sample,
     summary: dict[str, Any],
 ) -> dict[str, Any]:
-    with atomic_path(directory / "resolved_config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+    write_config(directory / "resolved_config.yaml", asdict(config))
     write_json(directory / "mlm.json", summary)
     draw_filling(directory / "mlm.png", summary)
     names = ["mlm.json", "mlm.png"]
@@ -352,6 +341,6 @@ def _finish(
             details=details,
         ),
     )
-    (directory / ".lock").unlink(missing_ok=True)
+    tidy(directory)
     say(f"  figure      {directory / 'mlm.png'}")
     return {"output": str(directory), **counts, **details}

@@ -65,17 +65,19 @@ def summarise(
     bins = np.clip(
         np.searchsorted(config.bins, identity, side="right") - 1, 0, len(config.bins) - 2
     )
+    by_identity = [
+        ({"low": low, "high": high}, _group(measured, bins == k, config))
+        for k, (low, high) in enumerate(zip(config.bins, config.bins[1:], strict=False))
+        if (bins == k).any()
+    ]
+    of_families = [
+        ({"family": name}, _group(measured, family == k, config)) for k, name in enumerate(families)
+    ]
     methods = []
     for number, one in enumerate(measured):
         entry = _describe(one, references, drawn[number])
-        entry["by_identity"] = [
-            {"low": low, "high": high, **_group(one, bins == k, config)}
-            for k, (low, high) in enumerate(zip(config.bins, config.bins[1:], strict=False))
-            if (bins == k).any()
-        ]
-        entry["by_family"] = [
-            {"family": name, **_group(one, family == k, config)} for k, name in enumerate(families)
-        ]
+        entry["by_identity"] = [{**label, **figures[number]} for label, figures in by_identity]
+        entry["by_family"] = [{**label, **figures[number]} for label, figures in of_families]
         methods.append(entry)
     comparisons = [
         {
@@ -140,12 +142,20 @@ def _describe(one: Measured, references: References, drawn: NDArray[np.float64])
     }
 
 
-def _group(one: Measured, chosen: NDArray[np.bool_], config: EvaluateAlignmentConfig) -> Summary:
-    """Measure a part of the pairs; intervals by drawing pairs, as a part may be of one family."""
-    counts = one.counts[chosen]
-    drawn = bootstrap([counts], np.arange(len(counts)), config.rounds, config.seed)[0]
-    f1 = interval(drawn[:, METRICS.index("f1")])
-    return {"pairs": len(counts), **measure(counts), "f1_interval": asdict(f1)}
+def _group(
+    measured: list[Measured], chosen: NDArray[np.bool_], config: EvaluateAlignmentConfig
+) -> list[Summary]:
+    """Measure every method on a part of the pairs.
+
+    Intervals come from drawing pairs, as a part may be of one family.
+    """
+    counts, pairs = [one.counts[chosen] for one in measured], int(chosen.sum())
+    drawn = bootstrap(counts, np.arange(pairs), config.rounds, config.seed)
+    column = METRICS.index("f1")
+    return [
+        {"pairs": pairs, **measure(one), "f1_interval": asdict(interval(rows[:, column]))}
+        for one, rows in zip(counts, drawn, strict=True)
+    ]
 
 
 def _overview(entry: Summary) -> Summary:

@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 WEIGHTS_NAME = "model.safetensors"
-
 StateDict = dict[str, Tensor]
 
 #: Prefix of each optional part's keys.

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import yaml
-
 from riboray import __version__
 from riboray.console import say
 from riboray.corpus import IngestConfig, ingest
@@ -23,7 +21,13 @@ from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
-from riboray.manifest import Manifest, atomic_path, exclusive, read_manifest, write_json
+from riboray.manifest import (
+    Manifest,
+    exclusive,
+    read_manifest,
+    write_config,
+    write_json,
+)
 from riboray.pretraining.checkpoints import CheckpointStore, step_of
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
@@ -110,8 +114,7 @@ def pretrain(config: PretrainConfig) -> Record:
                 say(f"run {config.run_name} is complete already: {run.checkpoint}")
                 return done
             data = prepare_data(corpus, config, config.batches_per_step or 1)
-            with atomic_path(run.config) as temporary:
-                temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), "utf-8")
+            write_config(run.config, asdict(config))
         except BaseException:
             if is_new:
                 shutil.rmtree(run.path, ignore_errors=True)
