@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,9 +24,10 @@ from riboray.evaluation.agreement import (
     nearest_neighbour_hits,
 )
 from riboray.evaluation.clustering_summary import print_table, write_figure, write_table
-from riboray.evaluation.config import named_paths, training_overlap
+from riboray.evaluation.config import named_paths
 from riboray.evaluation.labelled import LabelledSequences, OnDuplicate, read_labelled
 from riboray.evaluation.measures import DEFAULT_MEASURES, MEASURES, Subject
+from riboray.evaluation.models import NamedModel, load_models, training_overlap
 from riboray.evaluation.partition import ClusterMethod, partition
 from riboray.manifest import (
     FileEntry,
@@ -40,7 +41,6 @@ from riboray.manifest import (
     write_json,
     write_manifest,
 )
-from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 
 __all__ = ["EvaluateClusteringConfig", "evaluate_clustering"]
 
@@ -65,7 +65,8 @@ class EvaluateClusteringConfig:
     labels: str | None = None
     """Table of ids and labels, separated by tabs; it goes before what the files say."""
     checkpoint: list[str] = field(default_factory=list)
-    """Models to measure: [NAME=]PATH. Without any, only measures that need none."""
+    """Models to measure: [NAME=]PATH, behind it ,padding=masked or ,padding=original. Without any,
+    only measures that need none."""
     measures: list[str] = field(default_factory=lambda: list(DEFAULT_MEASURES))
     """Similarities to measure; `all` for all of them."""
     output: str = "clustering-evaluation"
@@ -100,7 +101,7 @@ class EvaluateClusteringConfig:
                 raise ConfigError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
         if self.clusters is not None and self.clusters < 2:
             raise ConfigError(f"clusters must be at least 2, not {self.clusters}")
-        named_paths(self.checkpoint, "checkpoint")
+        named_paths(self.checkpoint, "checkpoint", ("padding",))
 
     @property
     def chosen(self) -> list[str]:
@@ -134,18 +135,16 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
         If the output directory holds something else.
     """
     directory = Path(config.output).resolve()
-    models = named_paths(config.checkpoint, "checkpoint")
-    loaded = {model.name: load_checkpoint(Path(model.path).resolve()) for model in models}
-    identity = _identity(config, loaded)
+    models = load_models(config.checkpoint)
+    identity = _identity(config, models)
     if finished(directory, KIND, identity) is not None:
         say(f"  {directory} is complete already")
         return _read_report(directory)
-    data = _read(config, loaded)
-    trials = list(_trials(config, data, loaded))
-    directory.mkdir(parents=True, exist_ok=True)  # what cannot be made shows before the work
-    results = [_measure(config, data, trial) for trial in trials]
-    report = _report(config, data, loaded, results)
-    with entered(directory, KIND, identity, "another process is writing into it"):
+    data = _read(config, models)
+    trials = list(_trials(config, data, models))
+    with entered(directory, KIND, identity, "another process is evaluating into it"):
+        results = [_measure(config, data, trial) for trial in trials]
+        report = _report(config, data, models, results)
         _write(config, directory, identity, report)
     tidy(directory)
     print_table(report)
@@ -153,22 +152,20 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
     return {**report, "output": str(directory)}
 
 
-def _identity(config: EvaluateClusteringConfig, loaded: dict[str, LoadedCheckpoint]) -> str:
+def _identity(config: EvaluateClusteringConfig, models: Sequence[NamedModel]) -> str:
     values = asdict(config)
     for name in ("output", "checkpoint", "input", "labels"):
         values.pop(name)
     files = [*config.input, *([config.labels] if config.labels else [])]
     contents = [sha256_file(Path(path)) if Path(path).is_file() else path for path in files]
-    weights = {name: model.sha256 for name, model in loaded.items()}
+    weights = {m.name: [m.loaded.sha256, m.model.config.padding] for m in models}
     values |= {"files": contents, "weights": weights, "version": __version__}
     return fingerprint(values)
 
 
-def _read(
-    config: EvaluateClusteringConfig, loaded: dict[str, LoadedCheckpoint]
-) -> LabelledSequences:
+def _read(config: EvaluateClusteringConfig, models: Sequence[NamedModel]) -> LabelledSequences:
     """Read the sequences, draw from them, and check that they can be clustered."""
-    vocabularies = [model.model.config.tokens for model in loaded.values()]
+    vocabularies = [named.model.config.tokens for named in models]
     data = read_labelled(
         config.input,
         config.labels,
@@ -188,7 +185,7 @@ def _read(
 def _trials(
     config: EvaluateClusteringConfig,
     data: LabelledSequences,
-    loaded: dict[str, LoadedCheckpoint],
+    models: Sequence[NamedModel],
 ) -> Iterator[_Trial]:
     """Yield the measures that need no model, then those of each model."""
     plain = Subject(data.sequences)
@@ -196,14 +193,14 @@ def _trials(
     for name in config.chosen:
         if not MEASURES[name].needs_model:
             yield _Trial(name, None, plain)
-    if left and not loaded:
+    if left and not models:
         if len(left) == len(config.chosen):
             raise ConfigError(f"{', '.join(left)}: need --checkpoint")
         say(f"  left out    {', '.join(left)}: need --checkpoint")
-    for model, checkpoint in loaded.items():
-        subject = Subject(data.sequences, Embedder(checkpoint.model))
+    for named in models:
+        subject = Subject(data.sequences, Embedder(named.model))
         for name in left:
-            yield _Trial(name, model, subject)
+            yield _Trial(name, named.name, subject)
 
 
 def _measure(
@@ -256,7 +253,7 @@ def _by_class(
 def _report(
     config: EvaluateClusteringConfig,
     data: LabelledSequences,
-    loaded: dict[str, LoadedCheckpoint],
+    models: Sequence[NamedModel],
     results: list[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
@@ -269,13 +266,11 @@ def _report(
         "clusters": config.clusters or len(data.sizes),
         "cluster_with": config.cluster_with,
         "models": {
-            name: {
-                "path": str(model.path),
-                "format": model.format,
-                "sha256": model.sha256,
-                "training_overlap": training_overlap(name, model, data.sequences),
+            named.name: {
+                **named.about,
+                "training_overlap": training_overlap(named.name, named.loaded, data.sequences),
             }
-            for name, model in loaded.items()
+            for named in models
         },
         "results": results,
     }

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, get_args
 
 from riboray.alignment.columns import GapPenalties
-from riboray.console import say
-from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError
 
-if TYPE_CHECKING:
-    from riboray.model.checkpoint import LoadedCheckpoint
+__all__ = [
+    "MODEL_SETTINGS",
+    "EvaluateAlignmentConfig",
+    "NamedPath",
+    "Padding",
+    "named_paths",
+    "padding_of",
+]
 
-__all__ = ["EvaluateAlignmentConfig", "NamedPath", "named_paths", "training_overlap"]
+Padding = Literal["masked", "original"]
 
 BASELINES = ("identity", "ribosum", "untrained")
+
+#: What may be set for a model behind its path.
+MODEL_SETTINGS = ("padding", "open", "extend")
 
 
 @dataclass(frozen=True)
@@ -58,35 +65,29 @@ def named_paths(values: Sequence[str], option: str, known: Sequence[str] = ()) -
     return found
 
 
+def padding_of(entry: NamedPath) -> Padding | None:
+    """Return the padding set for a model, if it is.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither ``masked`` nor ``original``.
+    """
+    value = entry.settings.get("padding")
+    for known in get_args(Padding):
+        if value == known:
+            return known  # type: ignore[no-any-return]
+    if value is not None:
+        raise ConfigError(f"{entry.name}: padding is masked or original, not {value!r}")
+    return None
+
+
 def _name_of(path: str) -> str:
     """Return the last part of a path; of a run's checkpoint, the run's name."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if len(parts) > 1 and parts[-1] == "checkpoint":
         return parts[-2]
     return parts[-1] if parts else ""
-
-
-def training_overlap(
-    name: str, loaded: LoadedCheckpoint, sequences: Sequence[str]
-) -> dict[str, Any] | None:
-    """Count, and say, how many of the sequences measured a model was trained on; None if unknown.
-
-    Raises
-    ------
-    CheckpointError
-        If the list that it carries is damaged.
-    """
-    trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
-    if trained is None:
-        say(f"  {name}: carries no list of what it was trained on")
-        return None
-    found = trained.overlap(list(sequences))
-    about = "" if found.exact else "about "
-    say(
-        f"  {name}: of {found.sequences:,} sequences measured, it was trained to fill in "
-        f"{about}{found.masked:,} and on families of {about}{found.aligned:,}"
-    )
-    return asdict(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +161,11 @@ class EvaluateAlignmentConfig:
             known = ", ".join(BASELINES)
             raise ConfigError(f"baselines are {known}, or none alone; not {self.baselines}")
         named_paths(self.predictions, "predictions")
-        for entry in named_paths(self.checkpoint, "checkpoint", ("padding", "open", "extend")):
+        for entry in named_paths(self.checkpoint, "checkpoint", MODEL_SETTINGS):
             self._check_settings(entry)
 
     def _check_settings(self, entry: NamedPath) -> None:
-        padding = entry.settings.get("padding")
-        if padding not in (None, "masked", "original"):
-            raise ConfigError(f"{entry.name}: padding is masked or original, not {padding!r}")
+        padding_of(entry)
         self.gaps_of(entry)
 
     def gaps_of(self, entry: NamedPath) -> GapPenalties:

@@ -6,17 +6,16 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from riboray.alignment.columns import GapPenalties
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
-from riboray.evaluation.config import EvaluateAlignmentConfig, named_paths
+from riboray.evaluation.config import MODEL_SETTINGS, EvaluateAlignmentConfig, named_paths
 from riboray.evaluation.fitting import Fitted, fit_gaps
+from riboray.evaluation.models import load_models, untrained_model
 from riboray.evaluation.predictions import read_predictions
 from riboray.evaluation.programs import PROGRAMS, align_by_program, installed, version_of
 from riboray.evaluation.references import ReferencePair
@@ -31,9 +30,7 @@ from riboray.evaluation.scores import (
     align_by_scores,
 )
 from riboray.manifest import sha256_file
-from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
-from riboray.model.config import RnaBertConfig
-from riboray.model.heads import RnaBertForPreTraining
+from riboray.model.checkpoint import LoadedCheckpoint
 
 __all__ = ["ByFile", "ByProgram", "ByScores", "Method", "list_methods"]
 
@@ -148,29 +145,18 @@ def list_methods(config: EvaluateAlignmentConfig) -> list[Method]:
 
 
 def _models(config: EvaluateAlignmentConfig) -> list[Method]:
-    found: list[Method] = []
-    for entry in named_paths(config.checkpoint, "checkpoint", ("padding", "open", "extend")):
-        loaded = load_checkpoint(Path(entry.path))
-        model, padding = loaded.model, entry.settings.get("padding")
-        if padding is not None and padding != model.config.padding:
-            model = _with_padding(model, padding)
-        about = {
-            "kind": "model",
-            "path": str(loaded.path),
-            "format": loaded.format,
-            "sha256": loaded.sha256,
-            "padding": model.config.padding,
-        }
-        scores = ModelScores(Embedder(model))
-        found.append(ByScores(entry.name, about, scores, config.gaps_of(entry), loaded))
-    return found
-
-
-def _with_padding(model: RnaBertForPreTraining, padding: str) -> RnaBertForPreTraining:
-    """Return a model with the same weights that treats padding otherwise."""
-    changed = RnaBertForPreTraining(replace(model.config, padding=padding))  # type: ignore[arg-type]
-    changed.load_state_dict(model.state_dict())
-    return changed.eval()
+    entries = named_paths(config.checkpoint, "checkpoint", MODEL_SETTINGS)
+    models = load_models(config.checkpoint, MODEL_SETTINGS)
+    return [
+        ByScores(
+            named.name,
+            {"kind": "model", **named.about},
+            ModelScores(Embedder(named.model)),
+            config.gaps_of(entry),
+            named.loaded,
+        )
+        for entry, named in zip(entries, models, strict=True)
+    ]
 
 
 def _files(config: EvaluateAlignmentConfig) -> list[Method]:
@@ -214,9 +200,7 @@ def _baselines(config: EvaluateAlignmentConfig) -> list[Method]:
             matrix, gaps = _FITTED[name]
             found.append(ByScores(name, {"kind": "scores"}, MatrixScores(matrix), gaps))
         elif name == "untrained":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                model = RnaBertForPreTraining(RnaBertConfig()).eval()
+            scores = ModelScores(Embedder(untrained_model(config.seed)))
             about = {"kind": "untrained model", "seed": config.seed}
-            found.append(ByScores(name, about, ModelScores(Embedder(model)), config.gaps))
+            found.append(ByScores(name, about, scores, config.gaps))
     return found

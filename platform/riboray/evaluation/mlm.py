@@ -22,9 +22,10 @@ from riboray.embedding.embedder import Embedder
 from riboray.embedding.reading import admit, list_source, read_parts
 from riboray.errors import ConfigError, CorpusError
 from riboray.evaluation.accuracy import resampled
-from riboray.evaluation.config import named_paths, training_overlap
+from riboray.evaluation.config import named_paths
 from riboray.evaluation.figures import draw_filling
 from riboray.evaluation.filling import GROUPS, Filled, composition, fill, neighbours
+from riboray.evaluation.models import NamedModel, load_models, training_overlap
 from riboray.manifest import (
     FileEntry,
     Manifest,
@@ -36,7 +37,6 @@ from riboray.manifest import (
     write_json,
     write_manifest,
 )
-from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 
 __all__ = ["MLM_EVALUATION_KIND", "EvaluateMlmConfig", "evaluate_mlm"]
 
@@ -61,7 +61,7 @@ class EvaluateMlmConfig:
     input: list[str] = field(default_factory=list)
     """FASTA, plain or gzip, or Parquet (a corpus too); may be given without the flag."""
     checkpoint: list[str] = field(default_factory=list)
-    """Models: [NAME=]PATH, any number."""
+    """Models: [NAME=]PATH, any number; behind it ,padding=masked or ,padding=original."""
     output: str = "mlm-evaluation"
     """Directory to make."""
     group_by: Literal["rna_type", "family", "label", "source", "none"] = "rna_type"
@@ -83,7 +83,7 @@ class EvaluateMlmConfig:
     def __post_init__(self) -> None:
         if not self.input:
             raise ConfigError("nothing to measure on: give sequences")
-        if not named_paths(self.checkpoint, "checkpoint"):
+        if not named_paths(self.checkpoint, "checkpoint", ("padding",)):
             raise ConfigError("nothing to measure: give --checkpoint")
         least = {"max_sequences": 1, "min_length": 1, "rounds": 100}
         for name, lowest in least.items():
@@ -109,21 +109,19 @@ def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
     RiborayError
         On input that cannot be used, or an output directory that holds something else.
     """
-    loaded = [
-        (entry.name, load_checkpoint(Path(entry.path)))
-        for entry in named_paths(config.checkpoint, "checkpoint")
-    ]
-    for name, model in loaded:
-        if model.model.lm_head is None:
-            raise ConfigError(f"{name} has no language-model head: it cannot fill in nucleotides")
-        if name in ("composition", "neighbours"):
-            raise ConfigError(f"a model cannot be called {name!r}: a baseline is")
+    models = load_models(config.checkpoint)
+    for named in models:
+        if named.model.lm_head is None:
+            reason = "has no language-model head: it cannot fill in nucleotides"
+            raise ConfigError(f"{named.name} {reason}")
+        if named.name in ("composition", "neighbours"):
+            raise ConfigError(f"a model cannot be called {named.name!r}: a baseline is")
     sample = _read(config)
     options = {k: v for k, v in asdict(config).items() if k not in ("output", "checkpoint")}
     identity = fingerprint(
         {
             "options": options,
-            "models": [(name, model.sha256) for name, model in loaded],
+            "models": [(m.name, m.loaded.sha256, m.model.config.padding) for m in models],
             "sequences": fingerprint({"texts": sample.texts, "groups": sample.groups}),
             "version": __version__,
         }
@@ -135,11 +133,11 @@ def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
     busy = "another process is evaluating into it"
     with entered(directory, MLM_EVALUATION_KIND, identity, busy):
         made: dict[str, Filled] = {}
-        for name, model in loaded:
-            say(f"  {name}: hiding each of {sum(map(len, sample.texts)):,} nucleotides once")
-            made[name] = fill(Embedder(model.model), sample.texts)
+        for named in models:
+            say(f"  {named.name}: hiding each of {sum(map(len, sample.texts)):,} nucleotides once")
+            made[named.name] = fill(Embedder(named.model), sample.texts)
         made |= {"composition": composition(sample.texts), "neighbours": neighbours(sample.texts)}
-        summary = _summarise(config, sample, made, loaded)
+        summary = _summarise(config, sample, made, models)
         _say(summary)
         return _finish(config, directory, identity, sample, summary)
 
@@ -195,7 +193,7 @@ def _summarise(
     config: EvaluateMlmConfig,
     sample: _Sample,
     made: dict[str, Filled],
-    loaded: Sequence[tuple[str, LoadedCheckpoint]],
+    models: Sequence[NamedModel],
 ) -> dict[str, Any]:
     lengths = np.array(list(map(len, sample.texts)))
     asked = next(iter(made.values())).asked
@@ -221,9 +219,9 @@ def _summarise(
             ]
         entry["confusion"] = _confusion(filled)
         entries.append(entry)
-    for entry, (_, model) in zip(entries, loaded, strict=False):
-        overlap = training_overlap(entry["name"], model, sample.texts)
-        entry |= {"path": str(model.path), "sha256": model.sha256, "training_overlap": overlap}
+    for entry, named in zip(entries, models, strict=False):
+        entry |= named.about
+        entry["training_overlap"] = training_overlap(named.name, named.loaded, sample.texts)
     return {
         "files": config.input,
         "sequences_read": sample.read,

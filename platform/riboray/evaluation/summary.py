@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from riboray.console import say, say_columns
 from riboray.evaluation.accuracy import METRICS, Counts, bootstrap, compare, interval, measure
-from riboray.evaluation.config import EvaluateAlignmentConfig, training_overlap
+from riboray.evaluation.config import EvaluateAlignmentConfig
 from riboray.evaluation.methods import ByScores, Method
+from riboray.evaluation.models import training_overlap
 from riboray.evaluation.references import References
 
 __all__ = ["Measured", "Summary", "say_summary", "summarise"]
