@@ -16,55 +16,31 @@ only), ordered by the sha256 of their accessions, the first hundred are ``held``
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from riboray.alignment.columns import GapPenalties
-from riboray.alphabet import normalise
-from riboray.corpus.stockholm import read_stockholm
+from riboray.evaluation.seed_families import (
+    Member,
+    draw_members,
+    in_hash_order,
+    usable_families,
+)
 from riboray.evaluation.similarities import alignment_scores, nucleotide_rows
 
 MOST, LOOKED_AT, REMOTE = 10, 60, 0.6
-Members = list[tuple[str, str]]
+Families = dict[str, list[Member]]
 
 
-def usable_families(seeds: Path, left_out: set[str]) -> dict[str, Members]:
-    """Read families with enough different sequences."""
-    found: dict[str, Members] = {}
-    for family in read_stockholm(seeds):
-        if family.accession in left_out:
-            continue
-        texts = [normalise(row.replace("-", "").replace(".", "")) for row in family.rows]
-        members: dict[str, str] = {}
-        for name, text in zip(family.ids, texts, strict=True):
-            if 20 <= len(text) <= 440 and set(text) <= set("ACGU"):
-                members.setdefault(text, name)
-        if len(members) >= 5:
-            found[family.accession] = [(name, text) for text, name in members.items()]
-    return found
-
-
-def draw(families: dict[str, Members], chosen: list[str]) -> list[tuple[str, str, str]]:
-    """Draw members of each family, no sequence twice."""
-    generator, seen, out = np.random.default_rng(20221126), set(), []
-    for accession in chosen:
-        fresh = [member for member in families[accession] if member[1] not in seen]
-        seen |= {text for _, text in fresh}
-        rows = np.sort(generator.permutation(len(fresh))[:MOST])
-        out += [(fresh[k][0], accession, fresh[k][1]) for k in rows]
-    return out
-
-
-def draw_remote(families: dict[str, Members], chosen: list[str]) -> list[tuple[str, str, str]]:
+def draw_remote(families: Families, chosen: list[str]) -> list[tuple[str, Member]]:
     """Draw members that are remote from each other."""
     generator, seen, out = np.random.default_rng(20221127), set(), []
     for accession in chosen:
-        members = [member for member in families[accession] if member[1] not in seen]
+        members = [member for member in families[accession] if member.sequence not in seen]
         members = [members[k] for k in generator.permutation(len(members))[:LOOKED_AT]]
-        texts = [text for _, text in members]
+        texts = [member.sequence for member in members]
         if not texts:
             continue
         same = alignment_scores(nucleotide_rows(texts), gaps=GapPenalties(1.0, 0.0))
@@ -76,25 +52,25 @@ def draw_remote(families: dict[str, Members], chosen: list[str]) -> list[tuple[s
                 kept.append(k)
         if len(kept) >= 2:
             seen |= {texts[k] for k in kept}
-            out += [(members[k][0], accession, texts[k]) for k in kept]
+            out += [(accession, members[k]) for k in kept]
     return out
 
 
 def main() -> None:
     """Write all sets."""
     seeds, left_out, folder = (Path(argument) for argument in sys.argv[1:4])
-    families = usable_families(seeds, set(left_out.read_text().split()))
-    order = sorted(families, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    families = usable_families([str(seeds)], without=left_out.read_text().split())
+    order = in_hash_order(families)
     folder.mkdir(parents=True, exist_ok=True)
     for name, chosen in (("held", order[:100]), ("dev", order[100:200])):
         (folder / f"{name}.txt").write_text("\n".join(chosen) + "\n")
         for suffix, rows in (
-            ("", draw(families, chosen)),
+            ("", draw_members(families, chosen, MOST, 20221126)),
             ("-remote", draw_remote(families, chosen)),
         ):
-            text = "".join(f">{i} {label}\n{sequence}\n" for i, label, sequence in rows)
+            text = "".join(f">{m.id} {label}\n{m.sequence}\n" for label, m in rows)
             (folder / f"{name}{suffix}.fa").write_text(text)
-            labels = len({label for _, label, _ in rows})
+            labels = len({label for label, _ in rows})
             print(f"{name}{suffix}: {len(rows)} sequences of {labels} families")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 import yaml
 
 from riboray import __version__
+from riboray.alignment import GapPenalties
 from riboray.cli import VERBS, main
 from riboray.errors import ConfigError
-from riboray.options import list_options, parse_config
+from riboray.options import command_line, list_options, parse_config
 from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.curriculum import Phase
+from riboray.pretraining.masking import MaskingRule
 
 FROZEN = Path(__file__).with_name("frozen_options.json")
 
@@ -84,6 +88,36 @@ def test_a_resolved_config_is_a_config(tmp_path):
     file = tmp_path / "resolved.yaml"
     file.write_text(yaml.safe_dump(asdict(config)))
     assert parse_config("pretrain", PretrainConfig, ["--config", str(file)]) == config
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("evaluate alignment", {"reference": ["a b.tsv", "c's.sto"], "checkpoint": ["m=x,open=2"]}),
+        ("evaluate alignment", {"reference": ["-"], "bins": [0, 50, 100], "max_pairs": 7}),
+        ("evaluate alignment", {"reference": ["x"], "gaps": GapPenalties(2.5, 0.25)}),
+        ("evaluate alignment", {"reference": ["[x]"], "fit_gaps": ["-dev"], "timeout": 1.5}),
+        ("align", {"input": ["x.fa"], "checkpoint": "c", "all_pairs": True, "output": "o"}),
+        (
+            "cluster",
+            {
+                "input": ["x.fa"],
+                "checkpoint": "c",
+                "centred": False,
+                "max_evalue": None,
+                "neighbors": 9,
+            },
+        ),
+        ("pretrain", {"curriculum": [Phase(objectives="mlm", share=0.5), Phase()]}),
+        ("pretrain", {"num_workers": [1, 8], "masking": MaskingRule(fraction=0.25), "seed": 3}),
+    ],
+)
+def test_a_configuration_as_a_command(verb, options):
+    config_class = VERBS[verb].load()[0]
+    config = config_class(**options)
+    words = shlex.split(command_line(verb, config))
+    assert words[: 1 + len(verb.split())] == ["riboray", *verb.split()]
+    assert parse_config(verb, config_class, words[1 + len(verb.split()) :]) == config
 
 
 @pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[1].glob("configs/*.yaml")))

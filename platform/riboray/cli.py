@@ -121,6 +121,12 @@ VERBS: dict[str, Verb] = {
         "measure which similarities find families, on sequences with labels",
         one_thread=True,
     ),
+    "evaluate paper": Verb(
+        "riboray.evaluation.paper:EvaluatePaperConfig",
+        "riboray.evaluation.paper:evaluate_paper",
+        "repeat the experiments of the RNABERT paper, on one page",
+        one_thread=True,
+    ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
         "riboray.model.convert:convert",

@@ -6,13 +6,14 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from riboray import __version__
 
-__all__ = ["InfoConfig", "info"]
+__all__ = ["InfoConfig", "info", "processor"]
 
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "numba", "safetensors", "biopython")
 
@@ -47,6 +48,7 @@ def info(config: InfoConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "free_disk_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
@@ -57,3 +59,12 @@ def info(config: InfoConfig) -> dict[str, Any]:
     if config.checkpoint is not None:
         report["checkpoint"] = describe(load_checkpoint(config.checkpoint))
     return report
+
+
+def processor() -> str:
+    """Return the name of this machine's processor, as far as it tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
@@ -22,7 +23,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from riboray.errors import ConfigError
 
-__all__ = ["list_options", "parse_config"]
+__all__ = ["command_line", "list_options", "parse_config"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -175,3 +176,51 @@ def list_options(config_class: type[Any]) -> list[str]:
         for flag in action.option_strings
         if flag.startswith("--") and not flag.endswith("+")
     )
+
+
+def command_line(verb: str, config: Any) -> str:
+    """Write the command that gives a verb this configuration, for a shell.
+
+    Parameters
+    ----------
+    verb : str
+        Name of the verb.
+    config : object
+        An instance of a config dataclass; what has its default is left out.
+
+    Returns
+    -------
+    str
+        One line; `parse_config` makes an equal configuration of its words.
+    """
+    words = ["riboray", *verb.split()]
+    positional = getattr(config, "POSITIONAL", None)
+    if positional and all(not item.startswith(("-", "[")) for item in getattr(config, positional)):
+        words += getattr(config, positional)
+    else:
+        positional = None
+    words += _flags(config, "", (positional,))
+    return shlex.join(words)
+
+
+def _flags(config: Any, prefix: str, without: Sequence[str | None]) -> list[str]:
+    """Return the flags of a config dataclass, and of those in it, that have no default value."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if value == default or field.name in without:
+            continue
+        flag = f"--{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            words += _flags(value, f"{prefix}{field.name.replace('_', '-')}.", ())
+        elif isinstance(value, list):
+            plain = value and all(
+                isinstance(v, str) and not v.startswith(("-", "[")) for v in value
+            )
+            values = [dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for v in value]  # type: ignore[arg-type]
+            words += [flag, *value] if plain else [f"{flag}={json.dumps(values)}"]
+        else:
+            words.append(f"{flag}={'null' if value is None else str(value)}")
+    return words

@@ -11,8 +11,9 @@ import base64
 import hashlib
 from collections.abc import Container, Sequence
 from html import escape
+from pathlib import Path
 
-__all__ = ["PALETTE", "html_page", "html_table"]
+__all__ = ["PALETTE", "html_page", "html_table", "inline_png"]
 
 #: Okabe & Ito's colours, which the colour-blind tell apart, ink and grey. Each is a variable of the
 #: pages' style, which has another shade of it for dark mode.
@@ -47,6 +48,8 @@ h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.2rem; }}
 figure, .table {{ margin: 0; padding: .8rem; border: 1px solid var(--line); border-radius: 6px;
   background: var(--card); }}
 .table {{ break-inside: avoid; margin-bottom: 1rem; overflow-x: auto; }}
+img {{ display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }}
+.picture figcaption {{ color: var(--grey); padding-top: .4rem; }}
 svg {{ display: block; width: 100%; height: auto; color: var(--ink); }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums; }}
@@ -60,7 +63,9 @@ th {{ font-weight: 400; color: var(--grey); }}
 """
 
 
-def html_page(title: str, body: str, *, css: str = "", script: str = "") -> str:
+def html_page(
+    title: str, body: str, *, css: str = "", script: str = "", images: bool = False
+) -> str:
     """Put a page together.
 
     Parameters
@@ -73,13 +78,17 @@ def html_page(title: str, body: str, *, css: str = "", script: str = "") -> str:
         Style beside that of all pages.
     script : str
         The one script that may run; by default none.
+    images : bool
+        Whether the body holds pictures from `inline_png`.
 
     Returns
     -------
     str
-        A document that fetches nothing: no image, no font, no form, no request of any kind.
+        A document that fetches nothing: no font, no form, no request of any kind.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    if images:
+        policy += "; img-src data:"
     if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy += f"; script-src 'sha256-{digest}'"
@@ -97,6 +106,28 @@ def html_page(title: str, body: str, *, css: str = "", script: str = "") -> str:
 {body}{f"<script>{script}</script>{chr(10)}" if script else ""}</body>
 </html>
 """
+
+
+def inline_png(path: Path, describes: str, caption: str) -> str:
+    """Put a picture into a page, inside it: nothing is fetched.
+
+    Parameters
+    ----------
+    path : Path
+        A PNG file.
+    describes : str
+        What it shows, for those who cannot see it; plain text.
+    caption : str
+        What stands below it; plain text.
+
+    Returns
+    -------
+    str
+        HTML of a figure.
+    """
+    data = base64.b64encode(path.read_bytes()).decode()
+    picture = f'<img alt="{escape(describes)}" src="data:image/png;base64,{data}">'
+    return f'<figure class="picture">{picture}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def html_table(

@@ -56,6 +56,29 @@ def test_what_is_left_out_is_listed(tmp_path):
         read_references([path], max_length=1)
 
 
+def test_a_folder_of_bralibase(tmp_path):
+    for name, rows in (
+        ("T-box/T-box.apsi-41.sci-96.no-1.ref.fa", ("ACGU-A", "A-GUCA")),
+        ("T-box/T-box.apsi-41.sci-96.no-1.raw.fa", ("ACGUA", "AGUCA")),
+        ("T-box/T-box.apsi-90.sci-101.no-2.ref.fa", ("ACGUN", "ACG-A")),
+        ("tRNA/tRNA.apsi-70.sci--3.no-1.ref.fa.gz", ("GGCA", "GG-A")),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        put(tmp_path, f">x\n{rows[0]}\n>y\n{rows[1]}\n", name)
+    (tmp_path / "README").write_text("not an alignment")
+    found = read_references([str(tmp_path)], ambiguity=False)
+    assert [(p.family, p.identity) for p in found.pairs] == [("T-box", 41), ("tRNA", 70)]
+    assert found.pairs[0].sequences == ("ACGUA", "AGUCA")
+    assert [(r.file.rpartition("/")[2], r.record) for r in found.rejects] == [
+        ("T-box.apsi-90.sci-101.no-2.ref.fa", 1)
+    ]
+    (only,) = read_references([str(tmp_path)], families=["tRNA"]).pairs
+    assert only.identity == 70, "as the name says: BRAliBase's own percentage"
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CorpusError, match="other: holds no file named as FAMILY"):
+        read_references([str(tmp_path / "other")])
+
+
 HEAD = "id_a\tid_b\taligned_a\taligned_b\n"
 
 

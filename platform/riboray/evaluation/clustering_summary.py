@@ -10,10 +10,10 @@ from riboray.drawing import file_options, styled
 from riboray.manifest import atomic_path
 from riboray.page import PALETTE
 
-__all__ = ["print_table", "write_figure", "write_table"]
+__all__ = ["COLUMNS", "print_table", "write_figure", "write_table"]
 
 #: Heading and key of what is measured, in the order of the table.
-_COLUMNS = {
+COLUMNS = {
     "1-NN": "one_nearest_neighbour",
     "mAP": "mean_average_precision",
     "ARI": "ari",
@@ -30,22 +30,22 @@ _INK, _GREY, _BLUE, _ORANGE, _GREEN, _ = PALETTE.values()
 def print_table(report: dict[str, Any]) -> None:
     """Print a row a measure and model; intervals of 95 % stand in the file."""
     rows = [
-        [row["measure"], row["model"] or "-", *(f"{row[key]:.3f}" for key in _COLUMNS.values())]
+        [row["measure"], row["model"] or "-", *(f"{row[key]:.3f}" for key in COLUMNS.values())]
         for row in report["results"]
     ]
-    say_columns([["measure", "model", *_COLUMNS], *rows], texts=2)
+    say_columns([["measure", "model", *COLUMNS], *rows], texts=2)
 
 
 def write_table(report: dict[str, Any], path: Path) -> None:
     """Write a row a measure and model, tab-separated, with the ends of the 95 % intervals."""
     header = ["measure", "model"]
-    for key in _COLUMNS.values():
+    for key in COLUMNS.values():
         header += [key, *([f"{key}_low", f"{key}_high"] if key in _WITH_INTERVALS else [])]
     header.append("cpu_seconds")
     lines = [header]
     for row in report["results"]:
         cells = [row["measure"], row["model"] or ""]
-        for key in _COLUMNS.values():
+        for key in COLUMNS.values():
             cells.append(f"{row[key]:.6f}")
             if key in _WITH_INTERVALS:
                 cells += [f"{end:.6f}" for end in row[f"{key}_interval"]]
@@ -89,12 +89,12 @@ def write_figure(report: dict[str, Any], path: Path) -> None:
 def _draw(axes: Any, results: list[dict[str, Any]], shown: tuple[tuple[str, str], ...]) -> None:
     """Draw two figures of every result, one bar above the other."""
     for number, (heading, colour) in enumerate(shown):
-        key = _COLUMNS[heading]
+        key = COLUMNS[heading]
         places = [row + 0.36 * (number - 0.5) for row in range(len(results))]
         values = [row[key] for row in results]
         axes.barh(places, values, height=0.34, color=colour, label=heading)
         if key in _WITH_INTERVALS:
             for place, row in zip(places, results, strict=True):
                 axes.plot(row[f"{key}_interval"], [place, place], color=_INK, linewidth=1)
-    axes.set_xlim(min(0.0, *(row[_COLUMNS[h]] for row in results for h, _ in shown)), 1)
+    axes.set_xlim(min(0.0, *(row[COLUMNS[h]] for row in results for h, _ in shown)), 1)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))

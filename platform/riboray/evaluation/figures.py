@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray.corpus.stats import printable
+from riboray.corpus.structure import SS_CLASSES
 from riboray.drawing import file_options, styled
 from riboray.evaluation.accuracy import Counts
+from riboray.evaluation.bases import BaseSet, Seen
 from riboray.evaluation.references import ReferencePair
 from riboray.evaluation.summary import Measured
 from riboray.manifest import atomic_path
 from riboray.page import PALETTE
 
-__all__ = ["draw_by_identity", "draw_filling", "smoothed"]
+__all__ = ["draw_bases", "draw_by_identity", "draw_filling", "smoothed"]
 
 #: Standard deviation of the smoothing kernel, percent of identity.
 _WIDTH = 3.0
@@ -24,6 +26,9 @@ _WIDTH = 3.0
 _FEWEST = 10.0
 _COLOURS = ["blue", "red", "green", "orange", "ink", "grey"]
 _DASHES = ["-", "--", ":", "-."]
+#: Of A, C, G and U, and of the structure classes by number: Okabe & Ito's colours.
+_NUCLEOTIDES = ["#009e73", "#0072b2", "#e69f00", "#d55e00"]
+_CONTEXTS = ["#d5d5da", "#1b1b1f", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#009e73"]
 
 
 def smoothed(
@@ -110,3 +115,42 @@ def draw_filling(path: Path, summary: dict[str, Any]) -> None:
         measured = f"{summary['nucleotides_measured']:,} nucleotides"
         figure.suptitle(f"Hidden nucleotides: {measured}", fontsize=12, x=0.01, ha="left")
         figure.savefig(temporary, **file_options("png"))
+
+
+def draw_bases(path: Path, bases: BaseSet, seen: list[Seen]) -> None:
+    """Draw the layouts: two a row, each coloured by nucleotide and by structural context."""
+    from matplotlib.figure import Figure
+
+    shown = [one for one in seen if one.points is not None]
+    kinds = (
+        ("nucleotide", bases.nucleotides, [(k, "ACGU"[k], c) for k, c in enumerate(_NUCLEOTIDES)]),
+        ("structural context", bases.classes, _contexts(bases)),
+    )
+    rows = -(-len(shown) // 2)
+    with styled(), atomic_path(path) as temporary:
+        figure = Figure(figsize=(14, 0.9 + 3.7 * rows), layout="constrained")
+        panels = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2)
+        for pair, one in zip(panels, shown, strict=False):
+            for axes, (title, labels, colours) in zip(pair, kinds, strict=True):
+                for number, name, colour in colours:
+                    at = one.points[labels == number]  # type: ignore[index]
+                    axes.scatter(*at.T, s=3, color=colour, linewidths=0, label=name)
+                axes.set_title(f"{printable(one.name, 30)}\n{title}", fontsize=9, loc="left")
+                axes.set(xticks=[], yticks=[], aspect="equal")
+                axes.spines[:].set_visible(True)
+        for pair in panels[len(shown) :]:
+            for axes in pair:
+                axes.remove()
+        marks = [axes.get_legend_handles_labels() for axes in panels[0]]
+        figure.legend(
+            *([item for part in parts for item in part] for parts in zip(*marks, strict=True)),
+            loc="outside lower left", frameon=False, fontsize=9, markerscale=3, ncols=6,
+        )  # fmt: skip
+        figure.savefig(temporary, **file_options("png"))
+
+
+def _contexts(bases: BaseSet) -> list[tuple[int, str, str]]:
+    """Return number, name and colour of the structure classes that there are."""
+    there = set(bases.classes.tolist())
+    entries = zip(SS_CLASSES.items(), _CONTEXTS, strict=True)
+    return [(int(d), name, colour) for (d, name), colour in entries if int(d) in there]

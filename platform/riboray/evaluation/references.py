@@ -7,7 +7,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,10 @@ GAP_SIGNS = str.maketrans(".~_", "---")
 """Other signs for a gap, to dashes."""
 
 _LETTERS = frozenset(IUPAC_NUCLEOTIDES)
+#: How BRAliBase 2.1 names reference alignments.
+_BRALIBASE = re.compile(
+    r"(?P<family>.+)\.apsi-(?P<apsi>\d+)\.sci-(?P<sci>-?\d+)\.no-\d+\.ref\.fa(\.gz)?"
+)
 #: What a table of pairs must have.
 _COLUMNS = ("id_a", "id_b", "aligned_a", "aligned_b")
 
@@ -177,7 +181,8 @@ def read_references(
     ----------
     paths : sequence of str
         Tab-separated tables (``family``, ``apsi`` optional; see `read_pair_table`), Stockholm files
-        or aligned FASTA, plain or gzip; told apart by what they begin with.
+        or aligned FASTA, plain or gzip; told apart by what they begin with. Or folders as
+        BRAliBase 2.1 comes in, with ``FAMILY.apsi-NN.sci-NN.no-N.ref.fa`` at any depth.
     pairs_per_family : int
         Pairs drawn from an alignment of more than two RNAs.
     max_length : int, optional
@@ -198,14 +203,14 @@ def read_references(
     rules = PairRules(per_family=pairs_per_family, seed=seed)
     for path in paths:
         count = 0
-        for number, pair in _read(path, rules, families):
+        for file, number, pair in _read_all(path, rules, families):
             count += 1
             reason = _why_left_out(pair, max_length, ambiguity)
             if reason is None:
                 found.pairs.append(pair)
             else:
                 name = f"{pair.id_a} {pair.id_b}"
-                found.rejects.append(Reject(path, number, name, "filtered", reason))
+                found.rejects.append(Reject(file, number, name, "filtered", reason))
         if not count:
             which = " of the families asked for" if families else ""
             raise CorpusError(path, f"holds no pair of aligned sequences{which}")
@@ -225,6 +230,23 @@ def _why_left_out(pair: ReferencePair, max_length: int | None, ambiguity: bool) 
     return None
 
 
+def _read_all(
+    path: str, rules: PairRules, families: Collection[str]
+) -> Iterator[tuple[str, int, ReferencePair]]:
+    """Yield the pairs of a file, or of a folder of BRAliBase, with file and record."""
+    files = [path]
+    if Path(path).is_dir():
+        named = sorted(file for file in Path(path).rglob("*.ref.fa*") if file.is_file())
+        files = [str(file) for file in named if _BRALIBASE.fullmatch(file.name)]
+        if not files:
+            raise CorpusError(path, "holds no file named as FAMILY.apsi-NN.sci-NN.no-N.ref.fa")
+    for file in files:
+        found = _BRALIBASE.fullmatch(Path(file).name)
+        for number, pair in _read(file, rules, families):
+            identity = float(found["apsi"]) if found else pair.identity
+            yield file, number, replace(pair, identity=identity)
+
+
 def _read(
     path: str, rules: PairRules, families: Collection[str]
 ) -> Iterator[tuple[int, ReferencePair]]:
@@ -234,7 +256,9 @@ def _read(
             if not families or {family.accession, family.name} & set(families):
                 yield from _pairs_of(path, family, rules)
     elif start.startswith(b">"):
-        yield from _pairs_of(path, _aligned_fasta(path), rules)
+        rows = _aligned_fasta(path)
+        if not families or rows.accession in families:
+            yield from _pairs_of(path, rows, rules)
     else:
         for number, pair in _table(path):
             if not families or pair.family in families:
@@ -270,7 +294,7 @@ def _identity(columns: AlignedColumns) -> float:
 
 
 def _aligned_fasta(path: str) -> FamilyAlignment:
-    """Read an aligned FASTA file as one family, named after the file."""
+    """Read an aligned FASTA file as one family, named after the file, or as BRAliBase names it."""
     ids: list[str] = []
     rows: list[str] = []
     for record in read_fasta(path):
@@ -282,7 +306,9 @@ def _aligned_fasta(path: str) -> FamilyAlignment:
         rows.append(row)
     if len(rows) < 2:
         raise FastaError(path, "one sequence only: an alignment has two or more")
-    name = re.sub(r"\.(fa|fasta|afa|aln|mfa)?(\.gz)?$", "", Path(path).name)
+    named = _BRALIBASE.fullmatch(Path(path).name)
+    suffix = r"\.(fa|fasta|afa|aln|mfa)?(\.gz)?$"
+    name = named["family"] if named else re.sub(suffix, "", Path(path).name)
     return FamilyAlignment(1, name, name, tuple(ids), tuple(rows), None)
 
 

@@ -260,8 +260,9 @@ def _map(
     origin: str,
     shown: _Shown,
 ) -> str:
+    from riboray.embedding.plane import LEAST_POINTS
     from riboray.pretraining.page_map import map_section
-    from riboray.pretraining.run_report_map import LEAST_POINTS, draw_sample, map_embeddings
+    from riboray.pretraining.run_report_map import draw_sample, map_embeddings
 
     assert known.corpus is not None
     if not config.max_points:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from riboray.corpus.records import is_validation
 from riboray.embedding.embedder import Embedder
+from riboray.embedding.plane import LEAST_POINTS, lay_out
 from riboray.embedding.pooling import pool
 
 __all__ = ["EmbeddingMap", "Sample", "draw_sample", "map_embeddings"]
@@ -26,11 +27,6 @@ Role = Literal["training", "held out", "held-out family"]
 _GROUPS = 64
 #: Sequences embedded at a time.
 _CHUNK = 256
-_DIMENSIONS = 50
-_PERPLEXITY = 30.0
-
-#: Fewer points make no map.
-LEAST_POINTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +197,7 @@ def map_embeddings(sample: Sample, embedder: Embedder, seed: int) -> EmbeddingMa
     embedder : Embedder
         The run's model.
     seed : int
-        Of t-SNE (van der Maaten & Hinton 2008).
+        Of the layout.
 
     Returns
     -------
@@ -213,21 +209,9 @@ def map_embeddings(sample: Sample, embedder: Embedder, seed: int) -> EmbeddingMa
     InvalidSequenceError
         If a sequence holds a nucleotide that the model has no token for.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     pooled = _pooled(sample.sequences, embedder)
-    count, width = pooled.shape
     neighbour, chance = _neighbours(pooled, sample.types)
-    points = np.zeros((count, 2))
-    if pooled.std(axis=0).max() > 1e-6:  # else all embeddings are one
-        reduced = PCA(min(_DIMENSIONS, count, width), svd_solver="full").fit_transform(pooled)
-        layout = TSNE(
-            perplexity=min(_PERPLEXITY, (count - 1) / 3), init="pca", random_state=seed, n_jobs=1
-        )
-        points = layout.fit_transform(reduced.astype(np.float32)).astype(np.float64)
-    points = points - points.min(axis=0)
-    return EmbeddingMap(points=points / max(points.max(), 1e-9), neighbour=neighbour, chance=chance)
+    return EmbeddingMap(points=lay_out(pooled, seed), neighbour=neighbour, chance=chance)
 
 
 def _pooled(sequences: Sequence[str], embedder: Embedder) -> NDArray[np.float64]:
