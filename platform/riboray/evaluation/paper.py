@@ -25,10 +25,12 @@ from riboray.evaluation.clustering import EvaluateClusteringConfig, evaluate_clu
 from riboray.evaluation.config import MODEL_SETTINGS, EvaluateAlignmentConfig
 from riboray.evaluation.figures import draw_bases
 from riboray.evaluation.measures import MEASURES
+from riboray.evaluation.methods import list_methods
 from riboray.evaluation.models import NamedModel, load_models, untrained_model
 from riboray.evaluation.paper_page import PaperResults, write_page
 from riboray.evaluation.partition import ClusterMethod
 from riboray.evaluation.provenance import Source, describe_sources, sources_of
+from riboray.evaluation.references import read_references
 from riboray.evaluation.seed_families import (
     Member,
     draw_members,
@@ -185,6 +187,9 @@ def _inputs(config: EvaluatePaperConfig) -> _Inputs:
     if config.is_sample:
         say("  no data given: the bundled sample of nine families")
         bralibase = rfam = [SAMPLE_ALIGNMENTS]
+    if bralibase:
+        read_references(bralibase, max_length=config.max_length, ambiguity=False)
+        list_methods(_alignment_config(config, bralibase))
     models = load_models(config.checkpoint, MODEL_SETTINGS)
     drawn: list[tuple[str, Member]] = []
     if rfam:
