@@ -198,7 +198,7 @@ def embeddings(work):
 def test_embeddings_by_all_pairs(work, made, embeddings):
     code, _, err = riboray(
         *("cluster", "embeddings", "--output", "from-embeddings", "--figure", "false"),
-        *LEVEL,
+        *("--dimensions", 12, *LEVEL),
         cwd=work,
     )
     assert code == 0, err
@@ -212,11 +212,12 @@ def test_many_sequences_by_the_prefilter(work, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "_QUERIES", 20)
     monkeypatch.setattr(comparison, "_MEMBERS", 8)
     options = ["--exhaustive", 10, "--candidates", 20, "--prefilter", "both", "--num-workers", 2]
-    options += LEVEL
+    options += ["--dimensions", 16, *LEVEL]
     output = work / "searched"
     assert run_main(work, "rnas.fa", "--checkpoint", "model3", "--output", output, *options) == 0
     captured = capsys.readouterr()
     assert "search 2 of 2" in captured.err
+    assert "to 16 of 24 dimensions" in captured.err
     summary = json.loads(captured.out)
     assert summary["compared"] == "prefilter"
     assert 40 * 21 <= summary["pairs_compared"] < 40 * 40

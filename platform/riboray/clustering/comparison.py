@@ -26,6 +26,7 @@ from riboray.embedding.config import EmbedConfig
 from riboray.embedding.driver import embed
 from riboray.embedding.store import EmbeddingSet
 from riboray.manifest import atomic_path
+from riboray.model.checkpoint import LoadedCheckpoint
 from riboray.rayenv import prepare_ray
 
 __all__ = ["Comparison", "compare_all", "compare_chosen", "embed_many", "read_compared"]
@@ -76,8 +77,14 @@ def read_compared(config: ClusterConfig, sequences: Sequences, path: str) -> Com
     return Comparison(collector.graph(mutual=config.mutual), "hits", pairs)
 
 
+def _dimensions(config: ClusterConfig, loaded: LoadedCheckpoint) -> int | None:
+    """Return how many dimensions to project to; None where the model has no more."""
+    wanted = config.dimensions
+    return wanted if wanted is not None and wanted < loaded.model.config.hidden_size else None
+
+
 def compare_all(
-    config: ClusterConfig, sequences: Sequences, work: Path, checkpoint: Path
+    config: ClusterConfig, sequences: Sequences, work: Path, loaded: LoadedCheckpoint
 ) -> Comparison:
     """Align every sequence with every other.
 
@@ -89,7 +96,7 @@ def compare_all(
         At least one.
     work : Path
         Folder for what is made on the way.
-    checkpoint : Path
+    loaded : LoadedCheckpoint
         The model.
     """
     count = len(sequences)
@@ -107,11 +114,12 @@ def compare_all(
         AlignConfig(
             input=[str(fasta)],
             all_pairs=True,
-            checkpoint=str(checkpoint),
+            checkpoint=str(loaded.path),
             output=str(output),
             mode=config.mode,
             centred=config.centred,
             gaps=config.gaps,
+            dimensions=_dimensions(config, loaded),
             arithmetic=config.arithmetic,
             scores_only=config.weight != "identity",
             max_evalue=evalue,
@@ -144,7 +152,7 @@ def embed_many(config: ClusterConfig, work: Path, checkpoint: Path) -> Embedding
 
 
 def compare_chosen(
-    config: ClusterConfig, sequences: Sequences, work: Path, checkpoint: Path
+    config: ClusterConfig, sequences: Sequences, work: Path, loaded: LoadedCheckpoint
 ) -> Comparison:
     """Search many sequences among themselves, some of them at a time.
 
@@ -153,7 +161,7 @@ def compare_chosen(
 
     Parameters
     ----------
-    config, sequences, work, checkpoint
+    config, sequences, work, loaded
         As `compare_all`; the sequences have embeddings.
     """
     stored = sequences.stored
@@ -173,7 +181,7 @@ def compare_chosen(
                     continue
                 say(f"  search {number + 1} of {batches}")
                 rows = np.sort(order[number * _QUERIES : (number + 1) * _QUERIES])
-                _search_batch(config, sequences, rows, path, checkpoint, neighbors)
+                _search_batch(config, sequences, rows, path, loaded, neighbors)
     for path in paths:
         with np.load(path) as found:
             collector.add(found["first"], found["second"], found["weight"])
@@ -186,7 +194,7 @@ def _search_batch(
     sequences: Sequences,
     rows: NDArray[np.int64],
     path: Path,
-    checkpoint: Path,
+    loaded: LoadedCheckpoint,
     neighbors: int,
 ) -> None:
     """Search some sequences among all and write the edges to ``path``."""
@@ -198,7 +206,7 @@ def _search_batch(
         SearchConfig(
             query=[str(fasta)],
             db=str(stored.directory),
-            checkpoint=str(checkpoint),
+            checkpoint=str(loaded.path),
             output=str(output),
             prefilter=config.prefilter,
             candidates=config.candidates + 1,  # the nearest is the sequence itself
@@ -207,6 +215,7 @@ def _search_batch(
             mode=config.mode,
             centred=config.centred,
             gaps=config.gaps,
+            dimensions=_dimensions(config, loaded),
             storage="float16",
             num_workers=config.num_workers,
             ray_address=config.ray_address,

@@ -95,6 +95,9 @@ class ClusterConfig:
     gaps: GapPenalties = field(default_factory=lambda: FAMILY_GAPS)
     """Affine gap penalties of the comparison, on the scale of cosines. (--alignments of families
     are made with uncentred embeddings and RNABERT's penalties, 1.0 and 0.1, which align better.)"""
+    dimensions: int | None = 32
+    """Compare projections of base embeddings to so many dimensions, if the model has more: more
+    than twice as fast, with the same clusters (docs/results.md). null: as they are."""
     arithmetic: Literal["float32", "int16"] = "float32"
     """How all pairs are scored. int16 is faster; scores are off by at most length / 120."""
 
@@ -120,7 +123,7 @@ class ClusterConfig:
             raise ConfigError("nothing to cluster: give FASTA files or a directory of embeddings")
         for name, least in (
             ("num_workers", 1), ("neighbors", 1), ("candidates", 1), ("exhaustive", 0),
-            ("clusters", 1),
+            ("clusters", 1), ("dimensions", 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:

@@ -192,9 +192,9 @@ def _compare(work: _Work, sequences: Sequences) -> Comparison:
         check_spectral(len(sequences), config.clusters or 1)
     if config.hits is not None:
         return read_compared(config, sequences, config.hits)
-    if work.exhaustive:
-        return compare_all(config, sequences, work.folder, work.checkpoint)
-    return compare_chosen(config, sequences, work.folder, work.checkpoint)
+    assert work.loaded is not None  # found before anything else was done
+    compare = compare_all if work.exhaustive else compare_chosen
+    return compare(config, sequences, work.folder, work.loaded)
 
 
 def _rejects(work: _Work, sequences: Sequences, rejected: int) -> list[FileEntry]:
