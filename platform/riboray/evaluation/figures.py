@@ -52,7 +52,7 @@ def draw_by_identity(path: Path, pairs: list[ReferencePair], measured: list[Meas
     identity = np.array([pair.identity for pair in pairs])
     at = np.arange(np.floor(identity.min()), np.ceil(identity.max()) + 0.5, 0.5)
     with styled(), atomic_path(path) as temporary:
-        figure = Figure(figsize=(8, 6), layout="constrained")
+        figure = Figure(figsize=(9.5, 6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         for number, one in enumerate(measured):
             style, colour = divmod(number, len(_COLOURS))
@@ -65,6 +65,7 @@ def draw_by_identity(path: Path, pairs: list[ReferencePair], measured: list[Meas
                 label=one.method.name,
             )
         _finish(upper, lower, identity)
+        figure.legend(loc="outside right upper", frameon=False)
         figure.suptitle(
             f"Agreement with {len(pairs):,} reference alignments", fontsize=12, x=0.01, ha="left"
         )
@@ -75,7 +76,6 @@ def _finish(upper: Any, lower: Any, identity: NDArray[np.float64]) -> None:
     upper.set_ylabel("F1 of aligned bases")
     upper.set_ylim(top=1.005)
     upper.grid(alpha=0.25)
-    upper.legend(loc="lower right", frameon=False)
     edges = np.arange(np.floor(identity.min() / 5) * 5, identity.max() + 5, 2.5)
     lower.hist(identity, bins=edges, color=PALETTE["grey"])
     lower.set_ylabel("pairs")
