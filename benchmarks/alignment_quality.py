@@ -27,7 +27,8 @@ import torch
 from benchmarks.speed import heading
 from riboray.alignment import align_embeddings, aligned_columns, count_aligned
 from riboray.alignment.estimate import embed_side, fit_null
-from riboray.alignment.prefilter import KmerWeights, Whitening, build_index, nearest, shared_kmers
+from riboray.alignment.kmers import KmerWeights, shared_kmers
+from riboray.alignment.prefilter import Whitening, build_index, nearest
 from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import fit_projection, unit_rows
 from riboray.alignment.statistics import fit_null_model

@@ -3,42 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from riboray.alignment.prefilter import (
-    KmerWeights,
-    Whitening,
-    build_index,
-    count_kmers,
-    nearest,
-    shared_kmers,
-)
+from riboray.alignment.prefilter import Whitening, build_index, nearest
 from riboray.errors import CorpusError
-from tests.conftest import random_sequences
-
-
-def test_kmers_against_a_plain_count(rng):
-    sequences = [*random_sequences(rng, 20, 1, 60), "ACGUNACGUACGU", "N" * 9]
-    found = count_kmers(sequences, 4)
-    code = {c: i for i, c in enumerate("ACGU")}
-    for row, sequence in enumerate(sequences):
-        words = {sequence[i : i + 4] for i in range(len(sequence) - 3)}
-        wanted = {
-            sum(code[c] * 4 ** (3 - i) for i, c in enumerate(word))
-            for word in words
-            if set(word) <= set("ACGU")
-        }
-        assert set(found[[row]].indices.tolist()) == wanted
-
-
-def test_shared_kmers_find_a_mutated_copy(rng):
-    database = random_sequences(rng, 300, 80, 120)
-    query = database[123][:40] + "A" + database[123][41:]
-    weights = KmerWeights.fit(database, 6)
-    rows, similarity = shared_kmers(weights.vectors([query]), weights.vectors(database), 5)
-    assert rows[0, 0] == 123
-    assert 0.5 < similarity[0, 0] <= 1.0
-    assert (np.diff(similarity[0]) <= 0).all()
-    same = weights.vectors(database[:1])
-    assert float((same @ same.T).toarray()[0, 0]) == pytest.approx(1.0)
 
 
 def test_whitening_makes_all_directions_count_the_same(rng):

@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from riboray.alignment.estimate import embed_side, make_side
-from riboray.alignment.prefilter import (
-    KmerWeights,
-    Whitening,
-    build_index,
-    nearest,
-    shared_kmers,
-)
+from riboray.alignment.kmers import KmerWeights, shared_kmers
+from riboray.alignment.prefilter import Whitening, build_index, nearest
 from riboray.alignment.sides import Side
 from riboray.alignment.similarity import RowMaker
 from riboray.embedding.shards import cached_embedder
@@ -162,10 +157,29 @@ def search_shard(
         rows, similarity = nearest(path, prefilter.whitening.apply(pooled), count)
         found.append(Candidates(rows + first, similarity))
     if prefilter.kmers is not None and kmers is not None:
-        texts = database.table(number, ["sequence"])["sequence"].to_pylist()
-        rows, similarity = shared_kmers(kmers, prefilter.kmers.vectors(texts), count)
+        targets = _kmers_of(database, number, prefilter.kmers, Path(prefilter.index_folder))
+        rows, similarity = shared_kmers(kmers, targets, count)
         found.append(Candidates(rows + first, similarity))
     return found
+
+
+def _kmers_of(
+    database: EmbeddingSet, number: int, weights: KmerWeights, folder: Path
+) -> sparse.csc_matrix:
+    """Return which sequences of a file hold each k-mer; made once, then read."""
+    path = folder / f"{database.files[number].stem}.kmers-{weights.k}.npz"
+    if not path.is_file():
+        texts = database.table(number, ["sequence"])["sequence"].to_pylist()
+        made = weights.vectors(texts).tocsc()
+        with atomic_path(path) as temporary, temporary.open("wb") as sink:
+            np.savez(sink, data=made.data, indices=made.indices, indptr=made.indptr)
+    shape = (int(database.rows[number]), 4**weights.k)
+    try:
+        with np.load(path) as stored:
+            parts = stored["data"], stored["indices"], stored["indptr"]
+        return sparse.csc_matrix(parts, shape=shape)
+    except (OSError, ValueError, KeyError) as error:
+        raise CorpusError(path, f"cannot be read ({error}); remove it") from error
 
 
 def load_targets(

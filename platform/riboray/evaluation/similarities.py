@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment.blocks import BlockAligner, target_blocks
 from riboray.alignment.columns import GapPenalties, Mode
-from riboray.alignment.prefilter import KmerWeights, count_kmers
+from riboray.alignment.kmers import KmerWeights, count_kmers
 from riboray.alignment.similarity import SequenceSet
 from riboray.errors import ConfigError
 
@@ -124,7 +124,7 @@ def kmer_cosines(sequences: Sequence[str], k: int) -> Matrix:
 def rare_kmer_cosines(sequences: Sequence[str], k: int = 6) -> Matrix:
     """Return the cosines of which k-mers occur, the rare ones counting more: search's prefilter.
 
-    See `riboray.alignment.prefilter.KmerWeights`; rarity is that in ``sequences``.
+    See `riboray.alignment.kmers.KmerWeights`; rarity is that in ``sequences``.
     """
     vectors = KmerWeights.fit(sequences, k).vectors(sequences)
     products: Matrix = (vectors @ vectors.T).toarray().astype(np.float32)
