@@ -21,7 +21,7 @@ from riboray.pretraining.curriculum import (
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objectives": "mlm+xyz"}, "expected some of mlm, sal and ss"),
+        ({"objectives": "mlm+xyz"}, "expected some of mlm, sal, ss and sfp"),
         ({"objectives": "mlm+mlm"}, "expected some of"),
         ({"objectives": ""}, "expected some of"),
         ({"steps": 5, "epochs": 1.0}, "one bound, not steps and epochs"),

@@ -17,6 +17,7 @@ from riboray.pretraining.curriculum import Phase
 from riboray.pretraining.data import prepare_data
 from riboray.pretraining.loop import run
 from riboray.pretraining.masking import IGNORE
+from riboray.pretraining.pairs import AlignedPair
 from riboray.pretraining.sessions import LocalSession, Requests
 from riboray.pretraining.streams import iterate_stream, pair_batch, structure_batch
 from riboray.pretraining.trainer import Trainer
@@ -296,7 +297,7 @@ def test_a_compiled_encoder_computes_the_same(corpus):
 
 
 def test_empty_pairs_have_no_loss():
-    batch = pair_batch([("ACGU", "ACGU")], make().model)
+    batch = pair_batch([AlignedPair("ACGU", "ACGU", "F")], make().model)
     trainer = Trainer(make(), CPU)
     losses = trainer.finish(trainer.launch(batch))
     assert losses.shape == (1,)

@@ -52,6 +52,8 @@ METRICS = {
     "sal_f1": True,
     "ss_loss": False,
     "ss_accuracy": True,
+    "sfp_loss": False,
+    "sfp_accuracy": True,
 }
 
 
@@ -96,10 +98,19 @@ class PretrainConfig:
     ss_weight: float = 1.0
     """Weight of the structure-class loss (mean over nucleotides of known class, nats), in phases
     that have it."""
+    sfp_weight: float = 1.0
+    """Weight of the family contrast (mean over sequences, nats), in phases that have it."""
+    sfp_temperature: float = 0.07
+    """Temperature of the family contrast: cosines of pooled embeddings are divided by it."""
     masking: MaskingRule = field(default_factory=MaskingRule)
     """Which nucleotides are hidden."""
     mask_pairs: bool = False
     """Hide nucleotides in structural alignment learning too."""
+    crop_pairs: float = 0.0
+    """Share of pairs of which one sequence, by chance, is cut to half of its length or more."""
+    pair_jitter: float = 8.0
+    """Nucleotides of noise in the lengths by which pairs are sorted into batches. From the longest
+    sequence on, lengths are mixed: more padding, and a family contrast against all lengths."""
     family_temperature: float = 1.0
     """A family with n pairs is seen in proportion to n to the power 1/temperature: with 1 every
     pair as often, with inf every family."""
@@ -156,10 +167,18 @@ class PretrainConfig:
     evaluations: int = 8
     """Measurements in the course of the run, beside those before and after."""
     best_metric: Literal[
-        "auto", "mlm_loss", "mlm_accuracy", "sal_loss", "sal_f1", "ss_loss", "ss_accuracy"
+        "auto",
+        "mlm_loss",
+        "mlm_accuracy",
+        "sal_loss",
+        "sal_f1",
+        "ss_loss",
+        "ss_accuracy",
+        "sfp_loss",
+        "sfp_accuracy",
     ] = "auto"
     """Measurement by which checkpoints are compared. auto: sal_f1 in phases with alignments, else
-    mlm_loss, else ss_loss."""
+    mlm_loss, else ss_loss, else sfp_loss."""
     patience: int = 0
     """End a phase after this many measurements in a row without a new best. 0: never."""
     final: Literal["last", "best"] = "last"
@@ -201,6 +220,7 @@ class PretrainConfig:
             "keep_checkpoints",
             "checkpoint_minutes",
             "family_temperature",
+            "sfp_temperature",
         )
         for name in positive:
             if not getattr(self, name) > 0:
@@ -210,7 +230,8 @@ class PretrainConfig:
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}")
         not_negative = (
-            *("mlm_weight", "sal_weight", "ss_weight", "weight_decay", "identity_power"),
+            *("mlm_weight", "sal_weight", "ss_weight", "sfp_weight"),
+            *("weight_decay", "identity_power", "pair_jitter"),
             *("evaluations", "max_failures", "patience", "record_seconds", "seed"),
         )
         for name in not_negative:
@@ -220,6 +241,8 @@ class PretrainConfig:
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.crop_pairs <= 1:
+            raise ConfigError(f"crop_pairs must be in [0, 1], not {self.crop_pairs}")
         unknown = sorted(set(self.track) - set(TRACKERS))
         if unknown:
             raise ConfigError(f"track: {', '.join(unknown)}: known are {', '.join(TRACKERS)}")
@@ -262,6 +285,10 @@ class PretrainConfig:
         weighed = {name for name in wanted if getattr(self, f"{name}_weight") > 0}
         return tuple(name for name in OBJECTIVES if name in weighed)
 
+    def learnt_in(self, phase: Phase) -> tuple[str, ...]:
+        """Return the objectives of a phase that weigh something."""
+        return tuple(name for name in phase.names if name in self.objectives)
+
     @property
     def worker_range(self) -> tuple[int, int]:
         """The least and the largest number of workers."""
@@ -278,8 +305,9 @@ class PretrainConfig:
         """Return the measurement by which checkpoints of a phase are compared."""
         if self.best_metric != "auto":
             return self.best_metric
-        for objective, metric in (("sal", "sal_f1"), ("mlm", "mlm_loss"), ("ss", "ss_loss")):
-            if objective in phase.names and objective in self.objectives:
+        learnt = self.learnt_in(phase)
+        for metric in ("sal_f1", "mlm_loss", "ss_loss", "sfp_loss"):
+            if metric.split("_")[0] in learnt:
                 return metric
         raise AssertionError(phase)
 

@@ -15,6 +15,7 @@ from riboray.errors import ConfigError
 
 __all__ = [
     "OBJECTIVES",
+    "STREAMS",
     "Phase",
     "Position",
     "advance",
@@ -25,8 +26,11 @@ __all__ = [
     "phase_at",
 ]
 
-#: Masked language modelling, structural alignment learning, structure classes.
-OBJECTIVES = ("mlm", "sal", "ss")
+#: Masked language modelling, structural alignment learning, structure classes, family contrast.
+OBJECTIVES = ("mlm", "sal", "ss", "sfp")
+
+#: What each objective reads: the two that learn from pairs share them, and embed them once.
+STREAMS = {"mlm": "mlm", "sal": "sal", "ss": "ss", "sfp": "sal"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class Phase:
 
     objectives: str = "mlm+sal"
     """What is learnt, joined by +: mlm (masked nucleotides), sal (structural alignments), ss
-    (structure classes)."""
+    (structure classes), sfp (families told apart by pooled embeddings)."""
     steps: int | None = None
     """Steps that the phase lasts."""
     epochs: float | None = None
@@ -49,8 +53,9 @@ class Phase:
         names = self.objectives.split("+")
         unknown = sorted(set(names) - set(OBJECTIVES))
         if unknown or len(set(names)) < len(names):
+            expected = f"{', '.join(OBJECTIVES[:-1])} and {OBJECTIVES[-1]}"
             raise ConfigError(
-                f"objectives {self.objectives!r}: expected some of mlm, sal and ss, joined by +"
+                f"objectives {self.objectives!r}: expected some of {expected}, joined by +"
             )
         # One order, so that equal phases have equal configurations.
         ordered = "+".join(name for name in OBJECTIVES if name in names)
@@ -101,7 +106,8 @@ def phase_at(curriculum: Sequence[Phase], position: Position) -> Phase:
 
 def _passes(phase: Phase, epochs: Mapping[str, float]) -> float:
     """Return the passes over the data of a phase's first objective that has any."""
-    return next((epochs[name] for name in phase.names if name in epochs), 0.0)
+    streams = (STREAMS[name] for name in phase.names)
+    return next((epochs[name] for name in streams if name in epochs), 0.0)
 
 
 def passes_made(
@@ -158,7 +164,7 @@ def advance(
     step : int
         Steps taken.
     epochs : mapping of str to float
-        Passes of each objective so far; objectives without data are missing.
+        Passes over each of `STREAMS` so far; those without data are missing.
     progress : float
         Share of the run's limits that is spent, in [0, 1].
 

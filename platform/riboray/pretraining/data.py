@@ -18,7 +18,9 @@ from riboray.corpus.records import is_validation
 from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.curriculum import STREAMS
 from riboray.pretraining.masking import sequence_keys
+from riboray.pretraining.pairs import aligned_pairs
 from riboray.pretraining.sampling import PairSampling, pair_sampling
 from riboray.pretraining.streams import (
     PairBatch,
@@ -47,7 +49,7 @@ class TrainingData:
     Attributes
     ----------
     specs : dict of str to StreamSpec
-        Streams by objective.
+        Streams by what they hold; see `curriculum.STREAMS`.
     validation : Validation
         Held-out batches.
     held_out_families : tuple of str
@@ -97,6 +99,12 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
         "held_out_families": split.held_out,
         "validation_share": 0.0 if files["validation_sequences"] else config.validation_share,
     }
+    pair_options = {
+        "sampling": split.sampling,
+        "mask_pairs": config.mask_pairs,
+        "crop_pairs": config.crop_pairs,
+        "jitter": config.pair_jitter,
+    }
     budgets = {"mlm": config.tokens_per_batch, "sal": config.pair_tokens_per_batch}
     tables = {"mlm": "sequences", "sal": "pairs", "ss": "members"}
     there = {"mlm": True, "sal": counts["sal_training_pairs"], "ss": counts["ss_training_members"]}
@@ -105,15 +113,14 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
             objective=name,  # type: ignore[arg-type]
             windows=find_windows(files[tables[name]]),
             token_budget=budgets.get(name, config.tokens_per_batch),
-            sampling=split.sampling if name == "sal" else None,
-            mask_pairs=config.mask_pairs,
+            **(pair_options if name == "sal" else {}),  # type: ignore[arg-type]
             **common,  # type: ignore[arg-type]
         )
-        for name in config.objectives
+        for name in dict.fromkeys(STREAMS[objective] for objective in config.objectives)
         if there[name]
     }
     for number, phase in enumerate(config.curriculum, start=1):
-        if not specs.keys() & set(phase.names):
+        if not specs.keys() & {STREAMS[name] for name in config.learnt_in(phase)}:
             raise ConfigError(
                 f"phase {number} of the curriculum ({phase.objectives}) has no data: it needs "
                 "--alignments with two families or more, and for ss one with SS_cons"
@@ -162,10 +169,9 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
     trained = table.filter(pc.invert(pc.is_in(table["family"], value_set=names)))
     # Files are in hash order, so the first pairs are a random sample of all.
     rows = ds.dataset(source).scanner(
-        columns=["aligned_a", "aligned_b"], filter=pc.field("family").isin(names)
+        columns=["family", "aligned_a", "aligned_b"], filter=pc.field("family").isin(names)
     )
-    kept = rows.head(config.validation_pairs)
-    pairs = list(zip(kept["aligned_a"].to_pylist(), kept["aligned_b"].to_pylist(), strict=True))
+    pairs = aligned_pairs(rows.head(config.validation_pairs))
     is_member = pc.is_in(members["family"], value_set=names)
     counts = {
         "sal_training_families": len(families) - len(held_out),
@@ -173,7 +179,7 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         "sal_training_pairs": trained.num_rows,
         "sal_validation_pairs": len(pairs),
     }
-    lengths = np.array([max(len(a), len(b)) for a, b in pairs], dtype=np.int64)
+    lengths = np.array([max(len(pair.a), len(pair.b)) for pair in pairs], dtype=np.int64)
     plans = plan_batches(2 * lengths, 4 * config.pair_tokens_per_batch)
     return _PairSplit(
         held_out=tuple(held_out),

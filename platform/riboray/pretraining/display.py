@@ -135,6 +135,7 @@ def print_summary(run: RunDirectory, summary: Record) -> None:
         ("mlm_accuracy", "masked nucleotides recovered"),
         ("mlm_loss", "masked-language-modelling loss"),
         ("sal_f1", "alignment F1, held-out families"),
+        ("sfp_accuracy", "nearest is of the same family"),
     ]
     say(f"\n{'':34}{'before':>8}{'after':>8}")
     before, after = summary["before"], summary["after"]

@@ -11,7 +11,7 @@ import torch
 from riboray.pretraining.checkpoints import CheckpointStore, Score
 from riboray.pretraining.config import METRICS, PretrainConfig
 from riboray.pretraining.curriculum import (
-    OBJECTIVES,
+    STREAMS,
     Phase,
     Position,
     advance,
@@ -152,19 +152,27 @@ class _Run:
 
     @property
     def active(self) -> list[str]:
+        """The streams that the phase reads."""
+        return list(dict.fromkeys(STREAMS[name] for name in self.learnt))
+
+    @property
+    def learnt(self) -> list[str]:
         """The objectives of the phase that there is data for."""
-        return [name for name in self.phase.names if name in self.feeds]
+        names = self.config.learnt_in(self.phase)
+        return [name for name in names if STREAMS[name] in self.feeds]
 
     def peek(self) -> tuple[list[TokenBatch], list[PairBatch], list[TokenBatch]]:
-        """Return this worker's mlm, sal and ss batches of the next step; none of what rests."""
+        """Return this worker's mlm, pair and ss batches of the next step; none of what rests."""
         active = self.active
-        batches = [self.feeds[name].peek() if name in active else [] for name in OBJECTIVES]
+        names = dict.fromkeys(STREAMS.values())
+        batches = [self.feeds[name].peek() if name in active else [] for name in names]
         return cast(tuple[list[TokenBatch], list[PairBatch], list[TokenBatch]], tuple(batches))
 
     def _count(self) -> list[float]:
         """Count what this worker's next step is a mean over, and sum its batches' checksum."""
         batches = self.peek()
-        return [*count_targets(*batches), float(checksum(itertools.chain(*batches)))]
+        counts = count_targets(*batches, self.learnt)
+        return [*counts, float(checksum(itertools.chain(*batches)))]
 
     def look(self) -> _Now:
         """Find out, together with the other workers, where the run stands.
@@ -179,10 +187,11 @@ class _Run:
             [clock, asked.stop, asked.checkpoint, *self._count(), *visits]
         )
         elapsed = shared[0] / self.trainer.world_size
-        self.counts, self.crc = Counts(*shared[3:6]), int(shared[6])
+        *counts, crc = shared[3 : 4 + len(Counts._fields)]
+        self.counts, self.crc = Counts(*counts), int(crc)
         epochs = {
             name: count / len(self.specs[name].windows)
-            for name, count in zip(self.feeds, shared[7:], strict=True)
+            for name, count in zip(self.feeds, shared[4 + len(Counts._fields) :], strict=True)
         }
         progress, spent = self._advance(elapsed, epochs)
         record = {"step": self.state.step, "progress": progress, "elapsed_s": round(elapsed, 3)}
@@ -293,7 +302,7 @@ class _Run:
         metrics = self.trainer.step(*self.peek(), learning_rate=self.rate, counts=self.counts)
         for name in self.active:
             self.feeds[name].advance()
-        self.trained = (self.state.position.phase, "+".join(self.active))
+        self.trained = (self.state.position.phase, "+".join(self.learnt))
         self.state.step += 1
         self.meter.steps.append(metrics)
         self.meter.crc = (self.meter.crc + self.crc) % (1 << 32)
@@ -324,7 +333,7 @@ def run(
     trainer : Trainer
         Model and optimiser; taken up from the newest checkpoint if there is one.
     specs : dict of str to StreamSpec
-        The objectives there is data for: ``mlm``, ``sal``, ``ss``.
+        What there is data for: ``mlm``, ``sal`` (pairs, for ``sfp`` too), ``ss``.
     open_stream : callable
         Opens a stream at a cursor, for example `streams.iterate_stream`.
     validation : Validation

@@ -36,12 +36,16 @@ class StepMetrics:
     """Mean cross-entropy of structure classes, nats; NaN without any."""
     ss_accuracy: float
     """Share of them predicted right."""
+    sfp_loss: float
+    """Mean family-contrast loss of the sequences, nats; NaN without any to tell apart."""
+    sfp_accuracy: float
+    """Share of them whose most similar other of the batch is of their family."""
     tokens: int
     """Nucleotides seen, padding not counted."""
     slots: int
     """Places for tokens in the batches, padding counted."""
     pairs: int
-    """Pairs aligned."""
+    """Pairs of sequences seen."""
     flops: float
     """Arithmetic of the model, see `training_flops`."""
     gradient_norm: float
@@ -138,6 +142,8 @@ class Meter:
             "sal_loss",
             "ss_loss",
             "ss_accuracy",
+            "sfp_loss",
+            "sfp_accuracy",
             "gradient_norm",
         ):
             numbers = [n for s in steps if not math.isnan(n := getattr(s, name))]

@@ -62,6 +62,8 @@ _CURVES = (
     ),
     _Plan("Structure classes: loss", "cross-entropy, nats", _both("ss_loss")),
     _Plan("Structure classes: recovered", "share right", _both("ss_accuracy"), percent=True),
+    _Plan("Family contrast: loss", "cross-entropy, nats", _both("sfp_loss")),
+    _Plan("Family contrast: nearest right", "share right", _both("sfp_accuracy"), percent=True),
     _Plan(
         "Learning rate",
         "",

@@ -32,6 +32,8 @@ _MEASURED = {
     "sal_pairs": ("pairs", None),
     "ss_loss": ("SS loss", False),
     "ss_accuracy": ("SS accuracy", True),
+    "sfp_loss": ("SFP loss", False),
+    "sfp_accuracy": ("SFP accuracy", True),
 }
 
 _STAR = "\N{NO-BREAK SPACE}★\N{NO-BREAK SPACE}best"
@@ -76,7 +78,8 @@ def best_of(validations: list[Record]) -> tuple[int, str] | None:
     -------
     tuple of (int, str) or None
         Its place and why it is the best: because the run said so (the last it said so of), by
-        alignment F1, by masked accuracy or by the structure head. None if nothing tells them apart.
+        alignment F1, by masked accuracy, by the structure head or by nearest sequences. None if
+        nothing tells them apart.
     """
     said = [i for i, record in enumerate(validations) if record.get("best") is True]
     if said:
@@ -85,6 +88,7 @@ def best_of(validations: list[Record]) -> tuple[int, str] | None:
         ("sal_f1", "by alignment F1"),
         ("mlm_accuracy", "by masked nucleotides recovered"),
         ("ss_accuracy", "by structure classes recovered"),
+        ("sfp_accuracy", "by nearest sequences of the same family"),
     ):
         known = [(v, i) for i, r in enumerate(validations) if (v := number(r, name)) is not None]
         if known:
@@ -231,6 +235,8 @@ def _before_after(run: RunView) -> str:
         "sal_loss": "alignment loss per pair",
         "ss_accuracy": "structure classes recovered",
         "ss_loss": "structure-class loss, nats",
+        "sfp_accuracy": "nearest sequence is of the same family, held-out families",
+        "sfp_loss": "family-contrast loss, nats",
     }
     rows = [
         (label, *(_cell(record, name) for record in chosen))

@@ -23,6 +23,8 @@ def figures_line(record: Record) -> str:
         parts.append(f"MLM {record['mlm_loss']:.3f} (acc {record['mlm_accuracy']:.3f})")
     if "sal_loss" in record:
         parts.append(f"SAL {record['sal_loss']:.2f}")
+    if "sfp_loss" in record:
+        parts.append(f"SFP {record['sfp_loss']:.3f} (acc {record['sfp_accuracy']:.3f})")
     parts.append(f"{record['tokens_per_s']:,.0f} tok/s")
     if record.get("pairs_per_s"):
         parts.append(f"{record['pairs_per_s']:,.0f} pairs/s")
@@ -36,6 +38,8 @@ def validation_line(record: Record) -> str:
         parts.append(f"MLM accuracy {record['mlm_accuracy']:.3f} (loss {record['mlm_loss']:.3f})")
     if "sal_f1" in record:
         parts.append(f"alignment F1 {record['sal_f1']:.3f} on {record['sal_pairs']:,.0f} pairs")
+    if "sfp_accuracy" in record:
+        parts.append(f"nearest of the same family {record['sfp_accuracy']:.3f}")
     return ", ".join(parts) or "nothing held out to measure on"
 
 
@@ -67,6 +71,8 @@ def draw_training_curve(records: list[Record], path: Path, title: str) -> None:
         ("sal_loss", "loss per pair", "Structural alignment learning: loss"),
         ("mlm_accuracy", "share right", "Masked nucleotides recovered"),
         ("sal_f1", "F1 of aligned pairs", "Alignment of held-out families"),
+        ("sfp_loss", "cross-entropy (nats)", "Family contrast: loss"),
+        ("sfp_accuracy", "share right", "Nearest sequence of the same family"),
     ]
     panels = [p for p in panels if any(p[0] in r for r in records)]
     columns = 2 if len(panels) > 1 else 1
@@ -128,7 +134,7 @@ def summarise(records: list[Record], step: int | None = None) -> Record:
     chosen = next((r for r in reversed(validations) if r["step"] == step), last)
     keys = (
         *("mlm_loss", "mlm_accuracy", "sal_loss", "sal_f1", "sal_sensitivity", "sal_ppv"),
-        *("ss_loss", "ss_accuracy"),
+        *("ss_loss", "ss_accuracy", "sfp_loss", "sfp_accuracy"),
     )
     names = (
         *("tokens_per_s", "pairs_per_s", "padding_efficiency", "data_wait", "alignment_wait"),

@@ -22,6 +22,7 @@ from riboray.errors import ConfigError, CorpusError, InputError
 from riboray.manifest import Manifest, read_manifest
 from riboray.options import parse_config
 from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.curriculum import OBJECTIVES
 from riboray.pretraining.rundir import RunDirectory
 
 __all__ = [
@@ -319,7 +320,7 @@ def phases_of(run: RunView) -> list[Phase]:
 def _objectives(record: Record) -> str:
     named = record.get("objectives")
     if not isinstance(named, str):
-        named = "+".join(name for name in ("mlm", "sal", "ss") if f"{name}_loss" in record)
+        named = "+".join(name for name in OBJECTIVES if f"{name}_loss" in record)
     return " + ".join(part.strip().upper() for part in named.split("+") if part.strip())
 
 

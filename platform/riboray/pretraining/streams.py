@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from riboray.alignment import aligned_columns
 from riboray.alphabet import encode
 from riboray.batching import plan_batches
-from riboray.corpus.records import is_validation
+from riboray.corpus.records import hash64, is_validation
 from riboray.model.config import RnaBertConfig
 from riboray.pretraining.masking import IGNORE, MaskingRule, mask_batch, sequence_keys
+from riboray.pretraining.pairs import AlignedPair, aligned_pairs, crop_some
 from riboray.pretraining.sampling import PairSampling
 
 __all__ = [
@@ -48,9 +49,6 @@ __all__ = [
     "structure_batch",
     "structured_members",
 ]
-
-#: Nucleotides of length noise when sorting; small against the lengths, so padding stays rare.
-_JITTER = 8.0
 
 #: Tokens of a sequence whose batches are filled up. Those of longer ones cost as much with fewer
 #: tokens, since attention grows with the square: workers wait for the dearest batch of a step.
@@ -87,22 +85,30 @@ class PairBatch:
         Tokens per row.
     reference : ndarray, shape=(n, width_a), dtype=int32
         Partners of the reference alignments, in nucleotides (``<cls>`` not counted).
+    families : ndarray, shape=(n,), dtype=uint64
+        Family of each pair, as a hash of its name.
     """
 
     input_ids: NDArray[np.uint8]
     lengths: NDArray[np.int32]
     reference: NDArray[np.int32]
+    families: NDArray[np.uint64]
 
 
 Batch = TokenBatch | PairBatch
 
 
 def checksum(batches: Iterable[Batch]) -> int:
-    """Sum up the CRC-32 of every batch, modulo 2^32: the same in any order."""
+    """Sum up the CRC-32 of every batch, modulo 2^32: the same in any order.
+
+    Families are left out: they follow from the rows, which the other arrays tell apart.
+    """
     total = 0
     for batch in batches:
         crc = 0
-        for array in vars(batch).values():
+        for name, array in vars(batch).items():
+            if name == "families":
+                continue
             crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
         total += crc
     return total % (1 << 32)
@@ -143,6 +149,10 @@ class StreamSpec:
     """Share of sequences, by hash, kept for validation."""
     sampling: PairSampling | None = None
     """How often each pair is taken; once an epoch if None."""
+    jitter: float = 8.0
+    """Nucleotides of length noise when sorting; small against lengths, so padding stays rare."""
+    crop_pairs: float = 0.0
+    """Share of pairs of which one sequence is cut to a fragment."""
     mask_pairs: bool = False
     """Whether the sequences of pairs are masked, too."""
 
@@ -201,7 +211,7 @@ def _plan(
         spec.token_budget,
         costs=rows * spec.model.layer_flops(tokens),
         cost_budget=spec.token_budget / _TYPICAL_LENGTH * typical,
-        jitter=_JITTER,
+        jitter=spec.jitter,
         generator=generator,
     )
 
@@ -242,8 +252,10 @@ def _pair_batches(
 ) -> list[PairBatch]:
     if spec.sampling is not None:
         table = table.take(pa.array(spec.sampling.draw(table, generator)))
-    lengths = np.maximum(table["length_a"].to_numpy(), table["length_b"].to_numpy())
-    pairs = list(zip(table["aligned_a"].to_pylist(), table["aligned_b"].to_pylist(), strict=True))
+    pairs = aligned_pairs(table)
+    if spec.crop_pairs:
+        pairs = crop_some(pairs, spec.crop_pairs, generator)
+    lengths = np.array([pair.length for pair in pairs], dtype=np.int64)
     ids = [table[name].to_pylist() for name in ("id_a", "id_b")] if spec.mask_pairs else []
     batches = []
     for rows in _plan(spec, lengths, 2, generator):
@@ -272,15 +284,16 @@ def mlm_batch(
     return TokenBatch(*mask_batch(tokens, keys, pattern, seed, model.tokens, rule), lengths)
 
 
-def pair_batch(pairs: list[tuple[str, str]], model: RnaBertConfig) -> PairBatch:
-    """Encode reference alignments, given as pairs of gapped strings."""
-    columns = [aligned_columns(a, b) for a, b in pairs]
+def pair_batch(pairs: list[AlignedPair], model: RnaBertConfig) -> PairBatch:
+    """Encode reference alignments."""
+    columns = [aligned_columns(pair.a, pair.b) for pair in pairs]
     sequences = [c.sequence_a for c in columns] + [c.sequence_b for c in columns]
     tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
     reference = np.full((len(columns), max(len(c.partners) for c in columns)), -1, dtype=np.int32)
     for row, column in zip(reference, columns, strict=True):
         row[: len(column.partners)] = column.partners
-    return PairBatch(tokens, lengths, reference)
+    families = np.array([hash64(pair.family) for pair in pairs], dtype=np.uint64)
+    return PairBatch(tokens, lengths, reference, families)
 
 
 def structured_members(table: pa.Table, max_length: int) -> pa.Table:

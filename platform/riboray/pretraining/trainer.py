@@ -6,16 +6,11 @@ over this one.
 
 from __future__ import annotations
 
-import math
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -35,25 +30,11 @@ from riboray.pretraining.losses import (
     violation_loss,
 )
 from riboray.pretraining.meter import StepMetrics, training_flops
+from riboray.pretraining.passes import PairEmbeddings, PendingPairs, StepWork, step_metrics
 from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
 from riboray.pretraining.targets import Counts, count_targets
 
-__all__ = ["PendingPairs", "Trainer"]
-
-Lengths = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class PendingPairs:
-    """A batch of pairs that is embedded and on its way to being aligned."""
-
-    batch: PairBatch
-    hidden_a: Tensor
-    hidden_b: Tensor
-    lengths_a: Lengths
-    lengths_b: Lengths
-    scores: HostCopy
-    """Match scores, shape (n, width_a, width_b), once they are there."""
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -137,8 +118,8 @@ class Trainer:
         with self._autocast():
             return mlm_loss(self._embed(batch), self._to_device(batch.labels), head)
 
-    def launch(self, batch: PairBatch) -> PendingPairs:
-        """Embed pairs and send their match scores on the way to the CPU."""
+    def embed_pairs(self, batch: PairBatch) -> PairEmbeddings:
+        """Embed both sequences of every pair."""
         model = self.config.model
         first, special = int(model.add_bos), int(model.add_bos) + int(model.add_eos)
         with self._autocast():
@@ -147,8 +128,12 @@ class Trainer:
         hidden = hidden.float()[:, first:]
         lengths = batch.lengths - special
         hidden_a, hidden_b = hidden[:count, :width], hidden[count:]
-        copy = HostCopy(match_scores(hidden_a, hidden_b))
-        return PendingPairs(batch, hidden_a, hidden_b, lengths[:count], lengths[count:], copy)
+        return PairEmbeddings(batch, hidden_a, hidden_b, lengths[:count], lengths[count:])
+
+    def launch(self, batch: PairBatch) -> PendingPairs:
+        """Embed pairs and send their match scores on the way to the CPU."""
+        pairs = self.embed_pairs(batch)
+        return PendingPairs(**vars(pairs), scores=HostCopy(match_scores(*pairs.hidden)))
 
     def align(self, pending: PendingPairs) -> Violations:
         """Find the alignments that the loss is made of, here and now."""
@@ -168,12 +153,12 @@ class Trainer:
 
     def finish(self, pending: PendingPairs) -> Tensor:
         """Return the structural-alignment loss of every pair, shape (n,)."""
-        return violation_loss(pending.hidden_a, pending.hidden_b, self.align(pending))
+        return violation_loss(*pending.hidden, self.align(pending))
 
     def step(
         self,
         mlm: Sequence[TokenBatch],
-        sal: Sequence[PairBatch],
+        pairs: Sequence[PairBatch],
         ss: Sequence[TokenBatch] = (),
         *,
         learning_rate: float,
@@ -183,26 +168,29 @@ class Trainer:
 
         Parameters
         ----------
-        mlm, sal, ss : sequence of batches
+        mlm, pairs, ss : sequence of batches
             This worker's batches of the global step; several of a kind accumulate.
         learning_rate : float
             Learning rate of the step.
         counts : Counts, optional
-            `count_targets` summed over all workers, if the caller knows it already.
+            `count_targets` summed over all workers, if the caller knows it already. It says
+            what is learnt from the pairs, too: by default, all objectives of the run.
 
         Returns
         -------
         StepMetrics
-            Over all workers. Losses are means over the *global* number of targets and pairs, so
+            Over all workers. Losses are means over the *global* number of targets, so
             how batches are spread over workers changes nothing but rounding.
         """
-        counts = counts or Counts(*self.all_sum(count_targets(mlm, sal, ss)))
-        work = self._learn(mlm, sal, ss, counts)
-        batches: list[Batch] = [*mlm, *sal, *ss]
+        objectives = self.config.objectives
+        counts = counts or Counts(*self.all_sum(count_targets(mlm, pairs, ss, objectives)))
+        work = self._learn(mlm, pairs, ss, counts)
+        batches: list[Batch] = [*mlm, *pairs, *ss]
         lengths = [batch.lengths for batch in batches]
         size = [
             float(sum(int(n.sum()) for n in lengths)),
             float(sum(batch.input_ids.size for batch in batches)),
+            float(sum(len(batch.reference) for batch in pairs)),
             training_flops(self.config.model, lengths),
         ]
         sums = self._reduce_gradients(work.sums, size)
@@ -211,10 +199,10 @@ class Trainer:
             group["lr"] = learning_rate
         self.optimizer.step()
         self._update_average()
-        return _metrics(sums, counts, float(norm), work.waited)
+        return step_metrics(sums, counts, float(norm), work.waited)
 
     def warm_up(
-        self, mlm: Sequence[TokenBatch], sal: Sequence[PairBatch], ss: Sequence[TokenBatch] = ()
+        self, mlm: Sequence[TokenBatch], pairs: Sequence[PairBatch], ss: Sequence[TokenBatch] = ()
     ) -> None:
         """Pass batches forward and backward and forget it, so that whatever compiles has.
 
@@ -224,37 +212,22 @@ class Trainer:
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            self._learn(mlm, sal, ss, count_targets(mlm, sal, ss))
+            counts = count_targets(mlm, pairs, ss, self.config.objectives)
+            self._learn(mlm, pairs, ss, counts)
         self.optimizer.zero_grad(set_to_none=True)
 
     def _learn(
         self,
         mlm: Sequence[TokenBatch],
-        sal: Sequence[PairBatch],
+        pairs: Sequence[PairBatch],
         ss: Sequence[TokenBatch],
         counts: Counts,
-    ) -> _Work:
-        """Pass this worker's batches forward and backward.
-
-        Pairs are embedded first; while CPU threads align them, the device goes on with a batch
-        of tokens, or with the next pairs. The order of the backward passes is fixed: timing
-        changes no result.
-        """
+    ) -> StepWork:
+        """Pass this worker's batches forward and backward."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        work = _Work(self, counts)
-        tokens = iter([*(("mlm", b) for b in mlm), *(("ss", b) for b in ss)])
-        pending: deque[Any] = deque()
-        for pair_batch in sal:
-            pending.append(work.launch(pair_batch))
-            if (beside := next(tokens, None)) is not None:
-                work.learn_tokens(*beside)
-            if len(pending) > 1:
-                work.learn_pairs(*pending.popleft())
-        for objective, batch in tokens:
-            work.learn_tokens(objective, batch)
-        while pending:
-            work.learn_pairs(*pending.popleft())
+        work = StepWork(self, counts)
+        work.learn(mlm, pairs, ss)
         return work
 
     def _reduce_gradients(self, sums: Sequence[Tensor], size: Sequence[float]) -> list[float]:
@@ -332,61 +305,3 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-
-
-class _Work:
-    """Forward and backward passes of one step, and what they add up to."""
-
-    def __init__(self, trainer: Trainer, counts: Counts) -> None:
-        config = trainer.config
-        self._trainer = trainer
-        self._counts = counts
-        weights = (config.mlm_weight, config.sal_weight, config.ss_weight)
-        scales = [w / max(n, 1.0) for w, n in zip(weights, counts, strict=True)]
-        self._scales = dict(zip(Counts._fields, scales, strict=True))
-        zero = torch.zeros((), device=trainer.device)
-        self._sums = {"mlm": zero, "mlm_right": zero, "sal": zero, "ss": zero, "ss_right": zero}
-        self.waited = 0.0
-
-    @property
-    def sums(self) -> list[Tensor]:
-        return list(self._sums.values())
-
-    def learn_tokens(self, objective: str, batch: TokenBatch) -> None:
-        loss = self._trainer.token_loss(batch, objective)
-        (loss.total * self._scales[objective]).backward()  # type: ignore[no-untyped-call]
-        self._sums[objective] = self._sums[objective] + loss.total.detach()
-        self._sums[f"{objective}_right"] = self._sums[f"{objective}_right"] + loss.correct
-
-    def launch(self, batch: PairBatch) -> tuple[PendingPairs, PendingViolations | None]:
-        pending = self._trainer.launch(batch)
-        return pending, self._trainer.align_aside(pending)
-
-    def learn_pairs(self, pending: PendingPairs, aside: PendingViolations | None) -> None:
-        start = time.monotonic()
-        violations = aside.result() if aside else self._trainer.align(pending)
-        self.waited += time.monotonic() - start
-        losses = violation_loss(pending.hidden_a, pending.hidden_b, violations)
-        (losses.sum() * self._scales["sal"]).backward()  # type: ignore[no-untyped-call]
-        self._sums["sal"] = self._sums["sal"] + losses.detach().sum()
-
-
-def _metrics(sums: Sequence[float], counts: Counts, norm: float, waited: float) -> StepMetrics:
-    mlm, mlm_right, sal, ss, ss_right, tokens, slots, flops = sums
-
-    def mean(total: float, count: float) -> float:
-        return total / count if count else math.nan
-
-    return StepMetrics(
-        mlm_loss=mean(mlm, counts.mlm),
-        mlm_accuracy=mean(mlm_right, counts.mlm),
-        sal_loss=mean(sal, counts.sal),
-        ss_loss=mean(ss, counts.ss),
-        ss_accuracy=mean(ss_right, counts.ss),
-        tokens=int(tokens),
-        slots=int(slots),
-        pairs=int(counts.sal),
-        flops=flops,
-        gradient_norm=norm,
-        alignment_wait=waited,
-    )

@@ -47,6 +47,8 @@ _GAUGES = (
     GaugeName("sal_loss", "train/sal_loss", "Structural-alignment loss a pair"),
     GaugeName("ss_loss", "train/ss_loss", "Secondary-structure loss"),
     GaugeName("ss_accuracy", "train/ss_accuracy", "Share of structure classes recovered"),
+    GaugeName("sfp_loss", "train/sfp_loss", "Family-contrast loss, nats a sequence"),
+    GaugeName("sfp_accuracy", "train/sfp_accuracy", "Share nearest to one of their family"),
     GaugeName("validation_step", "validation/step", "Step of the newest measurement"),
     GaugeName("validation_mlm_loss", "validation/mlm_loss", "Held out: loss, nats a target"),
     GaugeName("validation_mlm_accuracy", "validation/mlm_accuracy", "Held out: share recovered"),
@@ -61,6 +63,10 @@ _GAUGES = (
     GaugeName("validation_ss_loss", "validation/ss_loss", "Held out: secondary-structure loss"),
     GaugeName(
         "validation_ss_accuracy", "validation/ss_accuracy", "Held out: structure classes recovered"
+    ),
+    GaugeName("validation_sfp_loss", "validation/sfp_loss", "Held-out families: contrast loss"),
+    GaugeName(
+        "validation_sfp_accuracy", "validation/sfp_accuracy", "Held-out families: nearest right"
     ),
 )
 
