@@ -10,6 +10,7 @@ from typing import Any
 from riboray.evaluation.bases import NEIGHBOURS
 from riboray.evaluation.clustering_summary import COLUMNS
 from riboray.evaluation.provenance import describe_machine
+from riboray.evaluation.summary import Rows, comparison_rows, identity_rows, overview_rows
 from riboray.manifest import atomic_path
 from riboray.page import html_page, html_table, inline_png
 
@@ -118,54 +119,21 @@ def _alignment(directory: Path, results: PaperResults) -> str:
             "those found that are the reference's; F1: both; counted over all alignments. SPS: "
             "mean sensitivity of alignments. "
             f"95 % intervals by drawing {escape(found['resampled'])}.</p>",
-            _methods_table(found),
+            _table("All alignments", overview_rows(found)),
             inline_png(
                 directory / "alignment" / "f1_by_identity.png",
                 "F1 of aligned bases against sequence identity, a curve for each method; the "
                 "figures are in the table below",
                 "F1 against sequence identity, smoothed with a Gaussian of 3 percent.",
             ),
-            _bins_table(found),
-            _differences_table(found),
+            _table("F1 by sequence identity, percent", identity_rows(found)),
+            _table(f"F1 of {found['methods'][0]['name']}, less that of", comparison_rows(found)),
         ]
     )
 
 
-def _methods_table(found: dict[str, Any]) -> str:
-    rows = []
-    for row in found["overview"]:
-        seconds = row["cpu_seconds_per_pair"]
-        spent = "unknown" if seconds is None else f"{seconds:.2g}"
-        figures = [f"{row[name]:.3f}" for name in ("sensitivity", "ppv", "mean_f1", "sps")]
-        span = f"{row['f1_low']:.3f}–{row['f1_high']:.3f}"
-        rows.append(
-            [row["method"], f"{row['f1']:.3f}", span, *figures, spent, f"{row['failed']:,}"]
-        )
-    heading = ["method", "F1", "95 %", "sensitivity", "PPV", "mean F1", "SPS", "CPU s a pair"]
-    return html_table("All alignments", [*heading, "failed"], rows)
-
-
-def _bins_table(found: dict[str, Any]) -> str:
-    bins = found["methods"][0]["by_identity"]
-    rows = [["alignments", *(f"{b['pairs']:,}" for b in bins)]]
-    rows += [[m["name"], *(f"{b['f1']:.3f}" for b in m["by_identity"])] for m in found["methods"]]
-    heading = ["identity, %", *(f"{b['low']}–{b['high']}" for b in bins)]
-    return html_table("F1 by sequence identity", heading, rows)
-
-
-def _differences_table(found: dict[str, Any]) -> str:
-    first = found["methods"][0]["name"]
-    rows = []
-    for c in (c for c in found["comparisons"] if c["first"] == first):
-        span = f"{c['interval']['low']:+.3f} to {c['interval']['high']:+.3f}"
-        counts = [f"{c[key]:,}" for key in ("better", "worse", "equal")]
-        rows.append(
-            [c["second"], f"{c['difference']:+.4f}", span, f"{c['p_bootstrap']:.2g}", *counts]
-        )
-    if not rows:
-        return ""
-    heading = ["", "difference", "95 %", "p", "better", "worse", "equal"]
-    return html_table(f"F1 of {first}, less that of", heading, rows)
+def _table(heading: str, rows: Rows) -> str:
+    return html_table(heading, rows[0], rows[1:])
 
 
 def _clustering(directory: Path, results: PaperResults) -> str:

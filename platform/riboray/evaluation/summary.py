@@ -17,7 +17,16 @@ from riboray.evaluation.methods import ByScores, Method
 from riboray.evaluation.models import training_overlap
 from riboray.evaluation.references import References
 
-__all__ = ["Measured", "Summary", "say_summary", "summarise"]
+__all__ = [
+    "Measured",
+    "Rows",
+    "Summary",
+    "comparison_rows",
+    "identity_rows",
+    "overview_rows",
+    "say_summary",
+    "summarise",
+]
 
 Summary = dict[str, Any]
 #: Families from which intervals by families make sense.
@@ -176,9 +185,11 @@ def _overview(entry: Summary) -> Summary:
     }
 
 
-def say_summary(summary: Summary) -> None:
-    """Print tables: all methods, F1 by identity, differences."""
-    say()
+Rows = list[list[str]]
+
+
+def overview_rows(summary: Summary) -> Rows:
+    """Return a row a method, below a heading: F1, its interval, the other measures, time."""
     heading = ["", "F1", "95 %", "sens.", "PPV", "mean F1", "SPS", "CPU s/pair", "failed"]
     rows = [heading]
     for row in summary["overview"]:
@@ -189,17 +200,44 @@ def say_summary(summary: Summary) -> None:
         rows.append(
             [row["method"], f"{row['f1']:.3f}", span, *figures, spent, f"{row['failed']:,}"]
         )
-    say_columns(rows)
-    say(f"  95 % intervals by drawing {summary['resampled']} {summary['rounds']:,} times")
-    say("\n  F1 by identity, percent")
+    return rows
+
+
+def identity_rows(summary: Summary) -> Rows:
+    """Return F1 by identity, a row a method, below the bins and how many pairs they have."""
     bins = summary["methods"][0]["by_identity"]
     rows = [["", *(f"{b['low']}-{b['high']}" for b in bins)]]
     rows.append(["pairs", *(f"{b['pairs']:,}" for b in bins)])
     for entry in summary["methods"]:
         rows.append([entry["name"], *(f"{b['f1']:.3f}" for b in entry["by_identity"])])
-    say_columns(rows)
+    return rows
+
+
+def comparison_rows(summary: Summary) -> Rows:
+    """Return how the first method compares with each other one, below a heading."""
+    name = summary["methods"][0]["name"]
+    rows = [["", "difference", "95 %", "p", "better", "worse", "equal"]]
+    for c in summary["comparisons"]:
+        if c["first"] == name:
+            span = f"{c['interval']['low']:+.3f} to {c['interval']['high']:+.3f}"
+            counts = [f"{c[key]:,}" for key in ("better", "worse", "equal")]
+            rows.append(
+                [c["second"], f"{c['difference']:+.4f}", span, f"{c['p_bootstrap']:.2g}", *counts]
+            )
+    return rows
+
+
+def say_summary(summary: Summary) -> None:
+    """Print tables: all methods, F1 by identity, differences."""
+    say()
+    say_columns(overview_rows(summary))
+    say(f"  95 % intervals by drawing {summary['resampled']} {summary['rounds']:,} times")
+    say("\n  F1 by identity, percent")
+    say_columns(identity_rows(summary))
     _say_families(summary)
-    _say_comparisons(summary)
+    if len(compared := comparison_rows(summary)) > 1:
+        say(f"\n  {summary['methods'][0]['name']}, F1 minus that of")
+        say_columns(compared)
 
 
 def _say_families(summary: Summary) -> None:
@@ -211,20 +249,4 @@ def _say_families(summary: Summary) -> None:
     for k, family in enumerate(first):
         figures = [f"{entry['by_family'][k]['f1']:.3f}" for entry in summary["methods"]]
         rows.append([family["family"], f"{family['pairs']:,}", *figures])
-    say_columns(rows)
-
-
-def _say_comparisons(summary: Summary) -> None:
-    name = summary["methods"][0]["name"]
-    found = [c for c in summary["comparisons"] if c["first"] == name]
-    if not found:
-        return
-    say(f"\n  {name}, F1 minus that of")
-    rows = [["", "difference", "95 %", "p", "better", "worse", "equal"]]
-    for c in found:
-        span = f"{c['interval']['low']:+.3f} to {c['interval']['high']:+.3f}"
-        counts = [f"{c[key]:,}" for key in ("better", "worse", "equal")]
-        rows.append(
-            [c["second"], f"{c['difference']:+.4f}", span, f"{c['p_bootstrap']:.2g}", *counts]
-        )
     say_columns(rows)
