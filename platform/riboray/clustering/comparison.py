@@ -209,6 +209,7 @@ def _search_batch(
             checkpoint=str(loaded.path),
             output=str(output),
             prefilter=config.prefilter,
+            kmer=config.kmer,
             candidates=config.candidates + 1,  # the nearest is the sequence itself
             max_hits=neighbors + 1,
             max_evalue=config.max_evalue,

@@ -81,8 +81,10 @@ class ClusterConfig:
     """All pairs of up to so many sequences are aligned; of more, those that --prefilter chooses."""
     prefilter: Literal["both", "embedding", "kmer"] = "both"
     """How candidates are chosen among many sequences: nearest pooled embeddings, most shared
-    k-mers, or both. k-mers find far more, and take a millisecond a sequence and 100,000 others:
-    the square of the number."""
+    k-mers, or both. k-mers find far more, and take about half a millisecond a sequence and
+    100,000 others: the square of the number."""
+    kmer: int = 7
+    """Length of the k-mers. Longer ones are faster."""
     candidates: int = 100
     """Sequences that each prefilter hands on per sequence."""
     per_base: bool = True
@@ -124,7 +126,7 @@ class ClusterConfig:
             raise ConfigError("nothing to cluster: give FASTA files or a directory of embeddings")
         for name, least in (
             ("num_workers", 1), ("neighbors", 1), ("candidates", 1), ("exhaustive", 0),
-            ("clusters", 1), ("dimensions", 1),
+            ("clusters", 1), ("dimensions", 1), ("kmer", 2),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
@@ -133,6 +135,8 @@ class ClusterConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} must be positive, not {value}")
+        if self.kmer > 12:
+            raise ConfigError(f"kmer must be at most 12, not {self.kmer}")
         check_mode(self.mode)
         if self.arithmetic == "int16":
             whole_penalties(self.gaps, SCALE)

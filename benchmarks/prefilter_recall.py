@@ -1,0 +1,106 @@
+r"""How many relatives of an RNA a prefilter hands on, among many other RNAs.
+
+    python -m benchmarks.prefilter_recall LABELLED.fa CORPUS.fa.gz --background 20000 \\
+        --checkpoint CHECKPOINT
+
+LABELLED holds families (``>id family``); of CORPUS so many sequences are drawn that are not in it.
+Every labelled sequence is a query against all of both. Printed is the mean share of its relatives
+among the first candidates, for k-mers of several lengths and for whitened pooled embeddings, and
+the CPU milliseconds a query takes. Relatives in the corpus that have no label count as strangers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np
+
+from riboray.alignment.kmers import KmerWeights, shared_kmers
+from riboray.alignment.prefilter import Whitening
+from riboray.alphabet import normalise
+from riboray.corpus.fasta import read_fasta
+from riboray.embedding.embedder import Embedder, Wanted
+from riboray.evaluation.labelled import read_labelled
+from riboray.model.checkpoint import load_checkpoint
+
+DEPTHS = (10, 50, 100)
+_SAMPLE = 20_000  # as riboray search fits to
+
+
+def background(path, known, count):
+    """Draw sequences that are not known."""
+    texts = [normalise(record.sequence) for record in read_fasta(path)]
+    texts = sorted({text for text in texts if set(text) <= set("ACGU")} - known)
+    generator = np.random.default_rng(0)
+    return [texts[k] for k in generator.choice(len(texts), min(count, len(texts)), replace=False)]
+
+
+def recall(rows, labels):
+    """Return the mean share of relatives among the first rows, the query itself left out."""
+    labels = np.array(labels)
+    shares = {depth: [] for depth in DEPTHS}
+    for query, found in enumerate(rows):
+        relatives = np.flatnonzero(labels == labels[query])
+        relatives = relatives[relatives != query]
+        found = found[found != query]
+        for depth in DEPTHS:
+            if len(relatives):
+                shares[depth].append(np.isin(relatives, found[:depth]).mean())
+    return [float(np.mean(values)) for values in shares.values()]
+
+
+def by_kmers(texts, queries, k):
+    """Return candidates, and CPU seconds of the queries."""
+    weights = KmerWeights.fit(texts[:_SAMPLE], k)
+    vectors = weights.vectors(texts)
+    by_kmer = vectors.tocsc()
+    shared_kmers(vectors[:1], by_kmer, max(DEPTHS) + 1)  # compiles
+    began = time.process_time()
+    rows, _ = shared_kmers(vectors[:queries], by_kmer, max(DEPTHS) + 1)
+    return rows, time.process_time() - began
+
+
+def by_embeddings(texts, queries, checkpoint):
+    """Return the nearest whitened pooled embeddings, all of them compared."""
+    model = load_checkpoint(checkpoint).model
+    embedder = Embedder(model)
+    last = model.config.num_hidden_layers
+    pooled = embedder.embed(texts, Wanted((last,), "mean")).pooled[last]
+    unit = Whitening.fit(pooled[:_SAMPLE]).apply(pooled)
+    began = time.process_time()
+    similarity = unit[:queries] @ unit.T
+    rows = np.argsort(-similarity, axis=1, kind="stable")[:, : max(DEPTHS) + 1]
+    return rows, time.process_time() - began
+
+
+def main():
+    """Print a row a prefilter."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("labelled")
+    parser.add_argument("corpus")
+    parser.add_argument("--background", type=int, default=20_000)
+    parser.add_argument("--checkpoint")
+    given = parser.parse_args()
+    data = read_labelled([given.labelled])
+    others = background(given.corpus, set(data.sequences), given.background)
+    texts, queries = [*data.sequences, *others], len(data)
+    labels = [*data.labels, *[""] * len(others)]
+    print(f"{queries:,} queries, {len(texts):,} targets\n")
+    print("| candidates by | " + " | ".join(f"{d}" for d in DEPTHS) + " | CPU ms a query |")
+    print("|---|" + "---|" * (len(DEPTHS) + 1))
+    runs = [(f"{k}-mers", lambda k=k: by_kmers(texts, queries, k)) for k in (5, 6, 7, 8)]
+    if given.checkpoint:
+        runs.append(("pooled embeddings", lambda: by_embeddings(texts, queries, given.checkpoint)))
+    for name, run in runs:
+        rows, seconds = run()
+        figures = [f"{value:.3f}" for value in recall(rows, labels)]
+        print(f"| {name} | " + " | ".join(figures) + f" | {1e3 * seconds / queries:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
