@@ -210,14 +210,15 @@ def _expected(name: str, bases: BaseSet, kinds: NDArray[np.int64]) -> Seen:
     """Return what bases of other families agree in, drawn by chance among those of one kind."""
 
     def share(labels: NDArray[np.int64], chosen: NDArray[np.bool_]) -> float:
-        of_kind = Counter(zip(kinds[chosen], strict=True))
-        same_kind = Counter(zip(kinds[chosen], labels[chosen], strict=True))
-        here = list(zip(bases.family[chosen], kinds[chosen], labels[chosen], strict=True))
-        own_kind = Counter((family, kind) for family, kind, _ in here)
+        columns = bases.family[chosen], kinds[chosen], labels[chosen]
+        here = list(zip(*(column.tolist() for column in columns), strict=True))
         own = Counter(here)
+        own_kind = Counter((family, kind) for family, kind, _ in here)
+        same_kind = Counter((kind, label) for _, kind, label in here)
+        of_kind = Counter(kind for _, kind, _ in here)
         shares = []
         for (family, kind, label), count in own.items():
-            others = of_kind[kind,] - own_kind[family, kind]
+            others = of_kind[kind] - own_kind[family, kind]
             if others:
                 alike = same_kind[kind, label] - own[family, kind, label]
                 shares.append((alike / others, count))

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 from riboray.alignment.columns import GapPenalties
 from riboray.errors import ConfigError
+from riboray.model.config import Padding
 
 __all__ = [
     "MODEL_SETTINGS",
     "EvaluateAlignmentConfig",
     "NamedPath",
-    "Padding",
     "named_paths",
     "padding_of",
 ]
-
-Padding = Literal["masked", "original"]
 
 BASELINES = ("identity", "ribosum", "untrained")
 
@@ -74,12 +72,9 @@ def padding_of(entry: NamedPath) -> Padding | None:
         If it is neither ``masked`` nor ``original``.
     """
     value = entry.settings.get("padding")
-    for known in get_args(Padding):
-        if value == known:
-            return known  # type: ignore[no-any-return]
-    if value is not None:
+    if value is not None and value not in get_args(Padding):
         raise ConfigError(f"{entry.name}: padding is masked or original, not {value!r}")
-    return None
+    return cast("Padding | None", value)
 
 
 def _name_of(path: str) -> str:

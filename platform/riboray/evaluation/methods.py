@@ -145,17 +145,15 @@ def list_methods(config: EvaluateAlignmentConfig) -> list[Method]:
 
 
 def _models(config: EvaluateAlignmentConfig) -> list[Method]:
-    entries = named_paths(config.checkpoint, "checkpoint", MODEL_SETTINGS)
-    models = load_models(config.checkpoint, MODEL_SETTINGS)
     return [
         ByScores(
             named.name,
             {"kind": "model", **named.about},
             ModelScores(Embedder(named.model)),
-            config.gaps_of(entry),
+            config.gaps_of(named.entry),
             named.loaded,
         )
-        for entry, named in zip(entries, models, strict=True)
+        for named in load_models(config.checkpoint, MODEL_SETTINGS)
     ]
 
 

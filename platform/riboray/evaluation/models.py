@@ -11,9 +11,9 @@ import torch
 
 from riboray.console import say
 from riboray.corpus.trained import TrainedSequences
-from riboray.evaluation.config import Padding, named_paths, padding_of
+from riboray.evaluation.config import NamedPath, named_paths, padding_of
 from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
-from riboray.model.config import RnaBertConfig
+from riboray.model.config import Padding, RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 
 __all__ = ["NamedModel", "load_models", "training_overlap", "untrained_model"]
@@ -25,17 +25,22 @@ class NamedModel:
 
     Attributes
     ----------
-    name : str
-        To show; unique.
+    entry : NamedPath
+        What was asked for: its name is unique.
     model : RnaBertForPreTraining
         The model, with the padding asked for.
     loaded : LoadedCheckpoint
         Where it came from.
     """
 
-    name: str
+    entry: NamedPath
     model: RnaBertForPreTraining
     loaded: LoadedCheckpoint
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.entry.name
 
     @property
     def about(self) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def load_models(values: Sequence[str], known: Sequence[str] = ("padding",)) -> l
     for entry in named_paths(values, "checkpoint", known):
         loaded = load_checkpoint(Path(entry.path).resolve())
         model = _with_padding(loaded.model, padding_of(entry))
-        found.append(NamedModel(entry.name, model, loaded))
+        found.append(NamedModel(entry, model, loaded))
     return found
 
 

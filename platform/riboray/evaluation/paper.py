@@ -29,7 +29,7 @@ from riboray.evaluation.methods import list_methods
 from riboray.evaluation.models import NamedModel, load_models, untrained_model
 from riboray.evaluation.paper_page import PaperResults, write_page
 from riboray.evaluation.partition import ClusterMethod
-from riboray.evaluation.provenance import Source, describe_sources, sources_of
+from riboray.evaluation.provenance import Source, sources_of
 from riboray.evaluation.references import read_references
 from riboray.evaluation.seed_families import (
     Member,
@@ -170,7 +170,7 @@ def evaluate_paper(config: EvaluatePaperConfig) -> dict[str, Any]:
         results = PaperResults(
             command=command_line("evaluate paper", config),
             sample=config.is_sample,
-            sources=describe_sources(inputs.sources),
+            sources=inputs.sources,
             models={model.name: model.about for model in inputs.models},
         )
         if inputs.bralibase:

@@ -9,7 +9,7 @@ from typing import Any
 
 from riboray.evaluation.bases import NEIGHBOURS
 from riboray.evaluation.clustering_summary import COLUMNS
-from riboray.evaluation.provenance import describe_machine
+from riboray.evaluation.provenance import Source, describe_machine
 from riboray.evaluation.summary import Rows, comparison_rows, identity_rows, overview_rows
 from riboray.manifest import atomic_path
 from riboray.page import html_page, html_table, inline_png
@@ -39,7 +39,7 @@ class PaperResults:
         The command that gives all of it.
     sample : bool
         Whether it is the bundled sample.
-    sources : list of dict
+    sources : list of Source
         Files measured on.
     models : dict of str to dict
         Models by name.
@@ -53,7 +53,7 @@ class PaperResults:
 
     command: str
     sample: bool
-    sources: list[dict[str, Any]]
+    sources: list[Source]
     models: dict[str, dict[str, Any]]
     commands: dict[str, str] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
@@ -226,7 +226,7 @@ def _separation(results: PaperResults) -> str:
 
 def _data(results: PaperResults) -> str:
     rows = [
-        [s["role"], s["path"], s["sha256"] or "not hashed", f"{s['files']:,}", f"{s['bytes']:,}"]
+        [s.role, s.path, s.sha256 or "not hashed", f"{s.files:,}", f"{s.bytes:,}"]
         for s in results.sources
     ]
     rows += [

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from riboray.corpus.files import is_remote
 from riboray.info import InfoConfig, info
 from riboray.manifest import fingerprint, sha256_file
 
-__all__ = ["Source", "describe_machine", "describe_sources", "sources_of"]
+__all__ = ["Source", "describe_machine", "sources_of"]
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,6 @@ def sources_of(role: str, paths: Sequence[str]) -> list[Source]:
         elif top.is_file():
             found.append(Source(role, path, 1, top.stat().st_size, sha256_file(top)))
     return found
-
-
-def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Return sources as JSON."""
-    return [asdict(source) for source in sources]
 
 
 def describe_machine() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from riboray.alphabet import Vocabulary, get_vocabulary
 from riboray.errors import ConfigError
 
-__all__ = ["HEADS", "RnaBertConfig"]
+__all__ = ["HEADS", "Padding", "RnaBertConfig"]
+
+#: What attention makes of padding.
+Padding = Literal["masked", "original"]
 
 #: Optional parts of a checkpoint beside the encoder.
 HEADS = ("pooler", "lm", "ss")
@@ -49,7 +52,7 @@ class RnaBertConfig:
     """Use the word embeddings as the decoder of the language-model head."""
     lm_head_activation: Literal["none", "gelu"] = "none"
     """Activation inside the prediction heads: none in the original, GELU in MultiMolecule's."""
-    padding: Literal["masked", "original"] = "masked"
+    padding: Padding = "masked"
     """``masked``: attention never sees padding. ``original``: every sequence is padded to
     ``max_position_embeddings`` and attends to the padding, as the published weights need."""
     add_bos: bool = False
@@ -87,7 +90,7 @@ class RnaBertConfig:
 
     def _check_conventions(self) -> None:
         for name, allowed in (
-            ("padding", ("masked", "original")),
+            ("padding", get_args(Padding)),
             ("lm_head_activation", ("none", "gelu")),
         ):
             if getattr(self, name) not in allowed:
