@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,9 @@ def object_store(monkeypatch):
     found.start()
     try:
         host, port = found.get_host_and_port()
+        # All such servers of a process share what is stored: begin without what another test left.
+        reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+        urllib.request.urlopen(reset, timeout=10).close()
         store = fs.S3FileSystem(
             access_key="a",
             secret_key="b",
