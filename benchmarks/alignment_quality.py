@@ -26,14 +26,17 @@ import torch
 
 from benchmarks.speed import heading
 from riboray.alignment import align_embeddings, aligned_columns, count_aligned
+from riboray.alignment.candidates import Candidates, first_width
+from riboray.alignment.diagonals import diagonal_scores
 from riboray.alignment.estimate import embed_side, fit_null
-from riboray.alignment.kmers import KmerWeights, shared_kmers
+from riboray.alignment.kmers import BestTargets, KmerIndex, KmerWeights
 from riboray.alignment.prefilter import Whitening, build_index, nearest
 from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import fit_projection, unit_rows
 from riboray.alignment.statistics import fit_null_model
 from riboray.alignment.tiles import score_tile
 from riboray.corpus.stockholm import read_stockholm
+from riboray.corpus.strings import Strings
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.pooling import pool
 from riboray.model import load_checkpoint
@@ -144,23 +147,29 @@ def prefilters(embedder: Embedder, texts: list[str], expected: np.ndarray, folde
     whitened = whitening.apply(pooled)
     raw = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     build_index(whitened, folder / "index.usearch")
-    weights = KmerWeights.fit(texts, 6)
-    vectors = weights.vectors(texts)
+    weights, words = KmerWeights.fit(texts, 6), KmerWeights.fit(texts, 5).weights ** 2
     depth = 501
+    best = BestTargets(weights.queries(texts), first_width(depth))
+    best.look_in(KmerIndex.build(texts, weights))
+    shared, _ = best.found()
+    own = Strings.of(texts)
+    ranked = Candidates(shared, diagonal_scores(own, own, shared, words)).best(depth).rows
     orders = {
         "pooled, as they are, exact": np.argsort(-(raw @ raw.T), axis=1)[:, :depth],
         "pooled, whitened, exact": np.argsort(-(whitened @ whitened.T), axis=1)[:, :depth],
         "pooled, whitened, HNSW": nearest(folder / "index.usearch", whitened, depth)[0],
-        "6-mers": shared_kmers(vectors, vectors, depth)[0],
+        "6-mers": shared[:, :depth],
+        "6-mers, then diagonals": ranked,
     }
     counts = (10, 50, 100, 500)
     kept = {name: [_kept(order, hits, n) for n in counts] for name, order in orders.items()}
     both = [
-        _reached(orders["pooled, whitened, HNSW"], n, len(texts))
-        | _reached(orders["6-mers"], n, len(texts))
+        _reached(orders["pooled, whitened, HNSW"], n, len(texts)) | _reached(ranked, n, len(texts))
         for n in counts
     ]
-    kept["both (whitened HNSW, 6-mers)"] = [(hits & b).sum() / hits.sum() for b in both]
+    kept["both (whitened HNSW; 6-mers, then diagonals)"] = [
+        (hits & b).sum() / hits.sum() for b in both
+    ]
     print(f"\n| {hits.sum():,} hits with E <= 0.01, found among the first | {counts} |")
     print("|---|---|")
     for name, shares in kept.items():

@@ -208,21 +208,23 @@ def test_embeddings_by_all_pairs(work, made, embeddings):
 
 
 def test_many_sequences_by_the_prefilter(work, monkeypatch, capsys):
-    """In several searches, each of sequences that are near each other."""
-    monkeypatch.setattr(comparison, "_QUERIES", 20)
-    monkeypatch.setattr(comparison, "_MEMBERS", 8)
+    """In several blocks; the base embeddings kept, and made again."""
+    monkeypatch.setattr(comparison, "_BLOCK", 15)
     options = ["--exhaustive", 10, "--candidates", 20, "--prefilter", "both", "--num-workers", 2]
     options += ["--dimensions", 16, *LEVEL]
     output = work / "searched"
     assert run_main(work, "rnas.fa", "--checkpoint", "model3", "--output", output, *options) == 0
     captured = capsys.readouterr()
-    assert "search 2 of 2" in captured.err
     assert "to 16 of 24 dimensions" in captured.err
     summary = json.loads(captured.out)
     assert summary["compared"] == "prefilter"
-    assert 40 * 21 <= summary["pairs_compared"] < 40 * 40
+    assert 40 * 20 / 2 <= summary["pairs_compared"] <= 40 * 39 / 2, "each pair once"
     check_families(output)
     assert not (output / "work").exists()
+    again = work / "searched-again"
+    options += ["--per-base", "false", "--output", again]
+    assert run_main(work, "rnas.fa", "--checkpoint", "model3", *options) == 0
+    assert (again / "clusters.tsv").read_bytes() == (output / "clusters.tsv").read_bytes()
 
 
 def test_a_killed_run_goes_on(work, made):

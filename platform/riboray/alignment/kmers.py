@@ -2,13 +2,16 @@
 
 k-mers are weighted by rarity, as words are in text retrieval (Spärck Jones 1972,
 doi:10.1108/eb026526), and sequences compared by cosine. Of each k-mer it is known which sequences
-hold it, so that a query looks at what it shares with a target and at nothing else.
+hold it, so that a query looks at what it shares with a target and at nothing else. Targets are
+taken 65,536 at a time: numbers of two bytes, and sums that stay in the cache.
 """
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numba import njit
@@ -16,17 +19,26 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from riboray.corpus.strings import Strings
+from riboray.errors import CorpusError
+from riboray.manifest import atomic_path
 
-__all__ = ["KmerWeights", "count_kmers", "shared_kmers"]
+__all__ = ["BestTargets", "KmerIndex", "KmerWeights", "count_kmers", "kmer_places"]
 
 Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
 Rows = NDArray[np.int32]
+Short = NDArray[np.uint16]
+
+#: Targets whose sums are made together, at most: their numbers fit 16 bits.
+_BLOCK = 1 << 16
+
+#: Sums looked at together for one that is good enough.
+_GROUP = 64
 
 
 @njit(nogil=True, cache=True)
-def _codes(text: NDArray[np.uint8], k: int, out: Index) -> int:
-    """Write the code of every k-mer of ACGU; return how many."""
+def kmer_places(text: NDArray[np.uint8], k: int, codes: Index, places: Index) -> int:
+    """Write code and beginning of every k-mer of ACGU; return how many."""
     count, run, code = 0, 0, 0
     mask = 4**k - 1
     for i in range(len(text)):
@@ -46,7 +58,7 @@ def _codes(text: NDArray[np.uint8], k: int, out: Index) -> int:
         code = ((code << 2) | value) & mask
         run += 1
         if run >= k:
-            out[count] = code
+            codes[count], places[count] = code, i + 1 - k
             count += 1
     return count
 
@@ -59,11 +71,14 @@ def _count_all(
 
     ``bounds[i]`` and ``bounds[i + 1]`` say where those of sequence i are.
     """
-    room = np.empty(len(data), np.int64)
+    longest = 1
+    for i in range(len(offsets) - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    codes, places = np.empty(longest, np.int64), np.empty(longest, np.int64)
     end = 0
     for i in range(len(offsets) - 1):
-        count = _codes(data[offsets[i] : offsets[i + 1]], k, room)
-        found = np.sort(room[:count])
+        count = kmer_places(data[offsets[i] : offsets[i + 1]], k, codes, places)
+        found = np.sort(codes[:count])
         for j in range(count):
             if j and found[j] == found[j - 1]:
                 times[end - 1] += np.float32(1)
@@ -126,9 +141,80 @@ class KmerWeights:
         """Return weighted k-mer vectors of unit length."""
         rows = count_kmers(sequences, self.k)
         rows.data = self.weights[rows.indices]
-        norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
-        rows.data /= np.repeat(np.maximum(norms, 1e-12), np.diff(rows.indptr)).astype(np.float32)
+        rows.data *= np.repeat(_scales(rows), np.diff(rows.indptr))
         return rows
+
+    def queries(self, sequences: Sequence[str]) -> sparse.csr_matrix:
+        """Return `vectors` times the weights: what a target that holds a k-mer gets for it."""
+        rows = self.vectors(sequences)
+        rows.data *= self.weights[rows.indices]
+        return rows
+
+
+def _scales(rows: sparse.csr_matrix) -> Floats:
+    """Return what makes rows, of one or more entries, of unit length."""
+    norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    scales: Floats = (1 / np.maximum(norms, 1e-12)).astype(np.float32)
+    return scales
+
+
+@dataclass(frozen=True)
+class KmerIndex:
+    """Which sequences hold each k-mer.
+
+    Attributes
+    ----------
+    bounds : ndarray, shape=(blocks, 4**k + 1), dtype=int64
+        Of each block of 65,536 sequences, where the holders of each k-mer begin.
+    holders : ndarray, shape=(entries,), dtype=uint16
+        Numbers within the block.
+    scales : ndarray, shape=(n,), dtype=float32
+        What a sequence's sum is multiplied with: one over the length of its weighted vector.
+    """
+
+    bounds: Index
+    holders: Short
+    scales: Floats
+
+    @classmethod
+    def build(cls, sequences: Sequence[str], weights: KmerWeights) -> KmerIndex:
+        """Index sequences."""
+        rows = count_kmers(sequences, weights.k)
+        parts = weights.weights[rows.indices], rows.indices, rows.indptr
+        weighted = sparse.csr_matrix(parts, shape=rows.shape)
+        starts = range(0, rows.shape[0], _BLOCK)
+        bounds = np.zeros((len(starts), 4**weights.k + 1), np.int64)
+        holders, held = [np.empty(0, np.uint16)], 0
+        for block, start in enumerate(starts):
+            by_kmer = rows[start : start + _BLOCK].tocsc()
+            by_kmer.sort_indices()
+            bounds[block] = by_kmer.indptr.astype(np.int64) + held
+            holders.append(by_kmer.indices.astype(np.uint16))
+            held += by_kmer.nnz
+        return cls(bounds, np.concatenate(holders), _scales(weighted))
+
+    def save(self, path: Path) -> None:
+        """Write to a file, whole or not at all."""
+        with atomic_path(path) as temporary, temporary.open("wb") as sink:
+            np.savez(sink, bounds=self.bounds, holders=self.holders, scales=self.scales)
+
+    @classmethod
+    def load(cls, path: Path) -> KmerIndex:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        CorpusError
+            If it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return cls(stored["bounds"], stored["holders"], stored["scales"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise CorpusError(path, f"cannot be read ({error}); remove it") from error
+
+    def __len__(self) -> int:
+        return len(self.scales)
 
 
 @njit(nogil=True, cache=True)
@@ -153,23 +239,35 @@ def _sink(scores: Floats, rows: Index, root: int, size: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _keep_best(all_scores: Floats, scores: Floats, rows: Index) -> None:
-    """Write the best scores and their rows, best first; of equal scores the first rows."""
-    count = len(scores)
-    for row in range(count):
-        scores[row], rows[row] = all_scores[row], row
-    for root in range(count // 2 - 1, -1, -1):
-        _sink(scores, rows, root, count)
-    worst = scores[0]
-    for row in range(count, len(all_scores)):
-        if all_scores[row] > worst:
-            scores[0], rows[0] = all_scores[row], row
-            _sink(scores, rows, 0, count)
-            worst = scores[0]
-    for last in range(count - 1, 0, -1):  # the worst goes to the end, and so on
-        scores[0], scores[last] = scores[last], scores[0]
-        rows[0], rows[last] = rows[last], rows[0]
-        _sink(scores, rows, 0, last)
+def _offer(sums: Floats, first: int, size: int, scores: Floats, rows: Index) -> int:
+    """Take the best of some sums; of equal ones the first rows. Clear them; return the new size.
+
+    ``scores`` and ``rows`` are a heap once there are as many as there is room for.
+    """
+    count, at = len(scores), 0
+    while size < count and at < len(sums):
+        scores[size], rows[size] = sums[at], first + at
+        size += 1
+        at += 1
+        if size == count:
+            for root in range(count // 2 - 1, -1, -1):
+                _sink(scores, rows, root, count)
+    # No sum is negative, so their bits compare as they do; the largest of whole numbers is
+    # vector code.
+    bits = sums.view(np.int32)
+    for start in range(at, len(sums), _GROUP):
+        stop = min(start + _GROUP, len(sums))
+        largest = np.int32(0)
+        for i in range(start, stop):
+            largest = bits[i] if bits[i] > largest else largest
+        if largest <= scores[:1].view(np.int32)[0]:
+            continue
+        for i in range(start, stop):
+            if sums[i] > scores[0]:
+                scores[0], rows[0] = sums[i], first + i
+                _sink(scores, rows, 0, count)
+    sums[:] = 0
+    return size
 
 
 @njit(nogil=True, cache=True)
@@ -177,57 +275,91 @@ def _share(
     query_bounds: Index,
     query_kmers: Rows,
     query_weights: Floats,
-    kmer_bounds: Index,
-    holders: Rows,
-    holder_weights: Floats,
-    targets: int,
-    best: Floats,
+    bounds: Index,
+    holders: Short,
+    scales: Floats,
+    first: int,
+    sizes: Index,
+    scores: Floats,
     rows: Index,
 ) -> None:
     """Add up, for each query, what its k-mers weigh in the targets that hold them."""
-    scores = np.empty(targets, np.float32)
+    sums = np.zeros(min(_BLOCK, len(scales)), np.float32)
     for query in range(len(query_bounds) - 1):
-        scores[:] = 0
-        for at in range(query_bounds[query], query_bounds[query + 1]):
-            kmer, weight = query_kmers[at], query_weights[at]
-            for held in range(kmer_bounds[kmer], kmer_bounds[kmer + 1]):
-                scores[holders[held]] += weight * holder_weights[held]
-        _keep_best(scores, best[query], rows[query])
+        for block in range(len(bounds)):
+            start = block * _BLOCK
+            these = sums[: min(_BLOCK, len(scales) - start)]
+            for at in range(query_bounds[query], query_bounds[query + 1]):
+                kmer, weight = query_kmers[at], query_weights[at]
+                for held in range(bounds[block, kmer], bounds[block, kmer + 1]):
+                    these[holders[held]] += weight
+            for i in range(len(these)):
+                these[i] *= scales[start + i]
+            sizes[query] = _offer(these, first + start, sizes[query], scores[query], rows[query])
 
 
-def shared_kmers(
-    queries: sparse.csr_matrix, targets: sparse.csr_matrix | sparse.csc_matrix, count: int
-) -> tuple[Index, Floats]:
-    """Find the targets that share most k-mers with each query.
+@njit(nogil=True, cache=True)
+def _order(sizes: Index, scores: Floats, rows: Index) -> None:
+    """Sort what was found, best first."""
+    for query in range(len(sizes)):
+        size = sizes[query]
+        ours, theirs = scores[query, :size], rows[query, :size]
+        for root in range(size // 2 - 1, -1, -1):
+            _sink(ours, theirs, root, size)
+        for last in range(size - 1, 0, -1):  # the worst goes to the end, and so on
+            ours[0], ours[last] = ours[last], ours[0]
+            theirs[0], theirs[last] = theirs[last], theirs[0]
+            _sink(ours, theirs, 0, last)
+
+
+class BestTargets:
+    """The targets that share most k-mers with each query, found index by index.
 
     Parameters
     ----------
-    queries, targets : csr_matrix, shapes=(n, 4**k) and (m, 4**k), dtype=float32
-        From `KmerWeights.vectors`; targets searched more than once, as ``csc_matrix``.
+    queries : csr_matrix, shape=(n, 4**k), dtype=float32
+        From `KmerWeights.queries`; not negative.
     count : int
         Targets for each query.
-
-    Returns
-    -------
-    rows : ndarray, shape=(n, at most count), dtype=int64
-        Best first; ties by row.
-    similarity : ndarray, of the same shape, dtype=float32
-        Cosines of the weighted vectors.
     """
-    by_kmer = targets.tocsc()
-    count = min(count, by_kmer.shape[0])
-    rows = np.empty((queries.shape[0], count), np.int64)
-    best = np.empty((queries.shape[0], count), np.float32)
-    if count:
-        _share(
-            queries.indptr.astype(np.int64),
-            queries.indices.astype(np.int32),
-            queries.data.astype(np.float32),
-            by_kmer.indptr.astype(np.int64),
-            by_kmer.indices.astype(np.int32),
-            by_kmer.data.astype(np.float32),
-            by_kmer.shape[0],
-            best,
-            rows,
-        )
-    return rows, best
+
+    def __init__(self, queries: sparse.csr_matrix, count: int) -> None:
+        self._bounds = queries.indptr.astype(np.int64)
+        self._kmers = queries.indices.astype(np.int32)
+        self._weights = queries.data.astype(np.float32)
+        self._sizes = np.zeros(queries.shape[0], np.int64)
+        self._scores = np.zeros((queries.shape[0], count), np.float32)
+        self._rows = np.zeros((queries.shape[0], count), np.int64)
+
+    def look_in(self, index: KmerIndex, first: int = 0) -> None:
+        """Compare the queries with all targets of an index, whose rows count from ``first``.
+
+        Indices are to come in the order of their rows, each once.
+        """
+        if len(index):
+            _share(
+                self._bounds,
+                self._kmers,
+                self._weights,
+                index.bounds,
+                index.holders,
+                index.scales,
+                first,
+                self._sizes,
+                self._scores,
+                self._rows,
+            )
+
+    def found(self) -> tuple[Index, Floats]:
+        """Return the best targets so far, and end the search.
+
+        Returns
+        -------
+        rows : ndarray, shape=(n, at most count), dtype=int64
+            Best first; ties by row.
+        similarity : ndarray, of the same shape, dtype=float32
+            Cosines of the weighted vectors.
+        """
+        _order(self._sizes, self._scores, self._rows)
+        width = int(self._sizes.max(initial=0))
+        return self._rows[:, :width], self._scores[:, :width]

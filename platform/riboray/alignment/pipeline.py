@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from riboray.alignment.database import Candidates, Prefilter, search_shard
+from riboray.alignment.candidates import (
+    Candidates,
+    Prefilter,
+    first_width,
+    merge_candidates,
+    rank_by_diagonals,
+    search_shard,
+)
 from riboray.alignment.hits import hits_table
 from riboray.alignment.plan import TileSpec
 from riboray.alignment.sides import Rule, Side, TileHits
@@ -270,6 +277,14 @@ def _search_shard(box: list[Any], number: int, count: int) -> list[Candidates]:
     return search_shard(database, number, chooser, pooled, kmers, count)
 
 
+def _rank(
+    box: list[Any], texts: list[str], rows: np.ndarray[Any, np.dtype[np.int64]], count: int
+) -> Candidates:
+    """Choose among what k-mers chose."""
+    database, chooser, _, _ = _shared(box)
+    return rank_by_diagonals(database, chooser, texts, rows, count)
+
+
 def find_candidates(
     workers: Workers,
     database: EmbeddingSet,
@@ -277,8 +292,9 @@ def find_candidates(
     queries: list[str],
     checkpoint: str,
     count: int,
-) -> Iterator[list[Candidates]]:
-    """Search every file of a database; yield each one's candidates for all queries."""
+    on_file: Callable[[int, int], None],
+) -> list[Candidates]:
+    """Search every file of a database for candidates of all queries; one a prefilter."""
     starts = range(0, len(queries), _QUERIES)
     how = database.pooling
     calls = (
@@ -287,12 +303,27 @@ def find_candidates(
     )
     parts = {start: fetch(reference) for start, reference in workers.each(calls)}
     pooled = np.concatenate([parts[start] for start in starts])
-    kmers = None if chooser.kmers is None else chooser.kmers.vectors(queries)
+    kmers = None if chooser.kmers is None else chooser.kmers.queries(queries)
     box = [ray.put((database, chooser, pooled, kmers))]
     files = range(len(database.files))
     searches = ((number, (_search_shard, box, number, count)) for number in files)
-    for _, reference in workers.each(searches):
-        yield fetch(reference)
+    widths = ([] if chooser.whitening is None else [count]) + [first_width(count)]
+    best: list[Candidates | None] = [None] * len(widths)
+    for done, (_, reference) in enumerate(workers.each(searches), start=1):
+        found = zip(best, fetch(reference), widths, strict=False)
+        best = [merge_candidates(*one) for one in found]
+        on_file(done, len(files))
+    chosen = [one for one in best if one is not None]
+    if chooser.kmers is None:
+        return chosen
+    rows = chosen.pop().rows
+    blocks = (
+        (start, (_rank, box, queries[start:stop], rows[start:stop], count))
+        for start, stop in ((start, start + _QUERIES) for start in starts)
+    )
+    ranked = {start: fetch(reference) for start, reference in workers.each(blocks)}
+    similarity = np.concatenate([ranked[start].similarity for start in starts])
+    return [*chosen, Candidates(np.concatenate([ranked[s].rows for s in starts]), similarity)]
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from riboray.alignment.chunks import embedding_chunks
+from riboray.alignment.candidates import fit_prefilter, index_folder, sample_texts
+from riboray.alignment.chunks import embedding_chunks, load_targets
 from riboray.alignment.config import SearchConfig
-from riboray.alignment.database import Candidates, fit_prefilter, load_targets
 from riboray.alignment.estimate import measure_pace
 from riboray.alignment.hits import HIT_SCHEMA, tsv_header, write_arrow, write_tsv
 from riboray.alignment.plan import Plan, TileSpec, plan_pairs, plan_search
@@ -72,7 +72,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     if finished is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **finished.counts}
-    sample = _sampled(database, config.seed)
+    sample = sample_texts(database, config.seed)
     work = prepare(config, loaded, config.query, lambda _: len(database), sample)
     _announce(config, work, database, sample, directory, local=address == LOCAL)
     if config.dry_run:
@@ -84,16 +84,6 @@ def search(config: SearchConfig) -> dict[str, Any]:
     except KeyboardInterrupt:
         say(f"  stopped; the same command goes on from what is in {directory}")
         raise
-
-
-def _sampled(database: EmbeddingSet, seed: int) -> list[str]:
-    """Draw a few hundred sequences of the database."""
-    generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(len(database), min(400, len(database)), replace=False))
-    texts: list[str] = []
-    for number, _, local in database.by_file(rows):
-        texts += database.take(number, local, ["sequence"])["sequence"].to_pylist()
-    return texts
 
 
 def _announce(
@@ -209,18 +199,6 @@ def _plan(
     return plan, context
 
 
-def _index_folder(database: EmbeddingSet, output: Path) -> Path:
-    """Keep indices beside the embeddings, or in the output where that cannot be written."""
-    beside = database.directory / "index" / database.identity
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        if os.access(beside, os.W_OK):
-            return beside
-    except OSError:
-        pass
-    return output
-
-
 def _described(
     database: EmbeddingSet, rows: NDArray[np.int64]
 ) -> tuple[list[str], NDArray[np.int32]]:
@@ -251,17 +229,19 @@ def _candidates(
     if path.is_file():
         with np.load(path) as stored:
             return stored["query"], stored["row"]
-    folder = _index_folder(database, store.work)
+    folder = index_folder(database, store.work)
     chooser = fit_prefilter(database, config.prefilter, config.kmer, folder)
     texts, checkpoint = work.named.sequences, str(work.loaded.path)
     progress = Progress("  prefilter")
-    best: list[Candidates] = []
-    files = len(database.files)
-    results = find_candidates(workers, database, chooser, texts, checkpoint, config.candidates)
-    for done, found in enumerate(results, start=1):
-        pairs_of_two = zip(best or found, found, strict=True)
-        best = [_merge(old, new, config.candidates) for old, new in pairs_of_two] if best else found
-        progress.update(done / files, f"{done} of {files} files")
+    best = find_candidates(
+        workers,
+        database,
+        chooser,
+        texts,
+        checkpoint,
+        config.candidates,
+        lambda done, files: progress.update(done / files, f"{done} of {files} files"),
+    )
     progress.close()
     query = np.concatenate([np.repeat(np.arange(len(texts)), c.rows.shape[1]) for c in best])
     rows = np.concatenate([c.rows.ravel() for c in best])
@@ -270,16 +250,6 @@ def _candidates(
     with atomic_path(path) as temporary, temporary.open("wb") as sink:
         np.savez(sink, query=pairs[:, 0], row=pairs[:, 1])
     return pairs[:, 0], pairs[:, 1]
-
-
-def _merge(old: Candidates, new: Candidates, count: int) -> Candidates:
-    rows = np.concatenate([old.rows, new.rows], axis=1)
-    similarity = np.concatenate([old.similarity, new.similarity], axis=1)
-    # By similarity, then row: whatever order the files come in, the result is the same.
-    order = np.lexsort((rows, -similarity), axis=1)[:, :count]
-    return Candidates(
-        np.take_along_axis(rows, order, axis=1), np.take_along_axis(similarity, order, axis=1)
-    )
 
 
 def _chosen(

@@ -151,6 +151,13 @@ class NullModel:
         """Return the parameters, for a summary."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> NullModel:
+        """Make one of what `to_json` returned."""
+        return cls(
+            **{**values, "mean": tuple(values["mean"]), "log_spread": tuple(values["log_spread"])}
+        )
+
 
 def _design(
     lengths_a: NDArray[Any], lengths_b: NDArray[Any], affinity: NDArray[Any]

@@ -1,48 +1,59 @@
-"""Comparing the sequences with each other: all pairs of some, a search of many against themselves.
+"""Comparing the sequences with each other: all pairs of some, chosen pairs of many.
 
-Everything is done by the verbs `align`, `embed` and `search`, in a folder of the output; each of
-them goes on where it stopped.
+All pairs are aligned by the verb `align`, many sequences are embedded by `embed`, in a folder of
+the output; chosen pairs are aligned in rounds (`riboray.clustering.chosen`). All of it goes on
+where it stopped.
 """
 
 from __future__ import annotations
 
-import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from riboray.alignment.allpairs import align_all_pairs
-from riboray.alignment.config import AlignConfig, SearchConfig
-from riboray.alignment.prefilter import Whitening
-from riboray.alignment.searching import search
+from riboray.alignment.candidates import (
+    fit_prefilter,
+    index_file,
+    index_folder,
+    indexed,
+    sample_texts,
+)
+from riboray.alignment.config import AlignConfig, AlignmentOptions
+from riboray.alignment.preparation import fit_comparison, load_fit, save_fit
+from riboray.alignment.rowfiles import RowFiles
+from riboray.clustering.chosen import BlockReport, Chosen, compare_block, write_candidates
 from riboray.clustering.config import ClusterConfig
-from riboray.clustering.edges import collect_edges, open_hits
+from riboray.clustering.edges import collect_edges, needed_values, open_hits
 from riboray.clustering.graph import EdgeCollector, Graph
 from riboray.clustering.sequences import Sequences
-from riboray.console import say
+from riboray.console import Progress
 from riboray.embedding.config import EmbedConfig
 from riboray.embedding.driver import embed
+from riboray.embedding.embedder import Embedder
 from riboray.embedding.store import EmbeddingSet
-from riboray.manifest import atomic_path
+from riboray.errors import ConfigError
 from riboray.model.checkpoint import LoadedCheckpoint
 from riboray.rayenv import prepare_ray
 
+if TYPE_CHECKING:
+    from riboray.alignment.pipeline import Workers
+
 __all__ = ["Comparison", "compare_all", "compare_chosen", "embed_many", "read_compared"]
 
-#: Queries of one search: its candidates and their base embeddings are in memory together.
-_QUERIES = 10_000
+#: Text of a file of embeddings, at least and at most, and files aimed at: enough for all workers to
+#: have some, few enough for an index to be worth its reading.
+_LEAST_BYTES, _MOST_BYTES, _FILES = 256 << 10, 8 << 20, 16
 
-#: Text of a file of embeddings, and so sequences in one index: few large ones are searched faster
-#: than many small ones.
-_SHARD_BYTES = 16 << 20
+#: Sequences whose candidates are found by one task, and whose pairs are aligned by one.
+_BLOCK = 5_000
 
 #: Edges of a sequence where a prefilter chose its candidates, unless asked for otherwise.
 _NEIGHBORS = 50
-
-#: Sequences that groups of neighbours are fitted to, groups at most, and members aimed at.
-_SAMPLE, _GROUPS, _MEMBERS = 20_000, 256, 2_000
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,7 @@ def embed_many(config: ClusterConfig, work: Path, checkpoint: Path) -> Embedding
             checkpoint=str(checkpoint),
             output=str(work / "embeddings"),
             per_base=config.per_base,
-            shard_bytes=_SHARD_BYTES,
+            shard_bytes=_shard_bytes(config.input),
             duplicate_ids=config.duplicate_ids,
             on_invalid=config.on_invalid,
             num_workers=config.num_workers,
@@ -151,13 +162,16 @@ def embed_many(config: ClusterConfig, work: Path, checkpoint: Path) -> Embedding
     return EmbeddingSet.open(work / "embeddings")
 
 
+def _shard_bytes(paths: list[str]) -> int:
+    """Return how much text goes into one file of embeddings."""
+    size = sum(Path(path).stat().st_size for path in paths)
+    return min(max(size // _FILES, _LEAST_BYTES), _MOST_BYTES)
+
+
 def compare_chosen(
     config: ClusterConfig, sequences: Sequences, work: Path, loaded: LoadedCheckpoint
 ) -> Comparison:
-    """Search many sequences among themselves, some of them at a time.
-
-    Each search takes neighbours together, so that their candidates are few different ones. What
-    came out of a search is kept as its edges alone.
+    """Align those pairs of many sequences that a prefilter chooses.
 
     Parameters
     ----------
@@ -166,22 +180,13 @@ def compare_chosen(
     """
     stored = sequences.stored
     assert stored is not None
+    stored.check_searchable(loaded.model.config.num_hidden_layers)
+    chosen = _prepared(config, stored, work, loaded)
+    paths = [chosen.edges(number) for number in range(chosen.blocks)]
+    if not all(path.is_file() for path in paths):
+        _run_rounds(chosen)
     neighbors = config.neighbors or min(_NEIGHBORS, config.candidates)
     collector, pairs = EdgeCollector(len(sequences), neighbors), 0
-    order = _neighbours_together(stored, work / "order.npy", config.seed)
-    batches = -(-len(order) // _QUERIES)
-    paths = [work / f"edges-{number:05d}.npz" for number in range(batches)]
-    if not all(path.is_file() for path in paths):
-        from riboray.pipeline import connect
-
-        # One Ray for all searches: to start one for each takes seconds, and starting can fail.
-        with connect(prepare_ray(config.ray_address), cpus=config.num_workers or 0):
-            for number, path in enumerate(paths):
-                if path.is_file():
-                    continue
-                say(f"  search {number + 1} of {batches}")
-                rows = np.sort(order[number * _QUERIES : (number + 1) * _QUERIES])
-                _search_batch(config, sequences, rows, path, loaded, neighbors)
     for path in paths:
         with np.load(path) as found:
             collector.add(found["first"], found["second"], found["weight"])
@@ -189,92 +194,67 @@ def compare_chosen(
     return Comparison(collector.graph(mutual=config.mutual), "prefilter", pairs)
 
 
-def _search_batch(
-    config: ClusterConfig,
-    sequences: Sequences,
-    rows: NDArray[np.int64],
-    path: Path,
-    loaded: LoadedCheckpoint,
-    neighbors: int,
-) -> None:
-    """Search some sequences among all and write the edges to ``path``."""
-    stored, fasta, output = sequences.stored, path.with_suffix(".fasta"), path.with_suffix(".hits")
-    assert stored is not None
-    if not fasta.is_file():
-        sequences.write_fasta(fasta, rows)
-    made = search(
-        SearchConfig(
-            query=[str(fasta)],
-            db=str(stored.directory),
+def _prepared(
+    config: ClusterConfig, stored: EmbeddingSet, work: Path, loaded: LoadedCheckpoint
+) -> Chosen:
+    """Fit what pairs are chosen and judged by, to samples."""
+    path = work / "fitted.npz"
+    if not path.is_file():
+        options = AlignmentOptions(
             checkpoint=str(loaded.path),
-            output=str(output),
-            prefilter=config.prefilter,
-            kmer=config.kmer,
-            candidates=config.candidates + 1,  # the nearest is the sequence itself
-            max_hits=neighbors + 1,
-            max_evalue=config.max_evalue,
             mode=config.mode,
-            centred=config.centred,
             gaps=config.gaps,
+            max_evalue=config.max_evalue,
+            centred=config.centred,
             dimensions=_dimensions(config, loaded),
-            storage="float16",
-            num_workers=config.num_workers,
-            ray_address=config.ray_address,
             seed=config.seed,
         )
-    )
-    collector = EdgeCollector(len(sequences), neighbors)
-    collect_edges(open_hits(str(output)), sequences, config, collector)
-    edges = collector.graph()
-    with atomic_path(path) as temporary, temporary.open("wb") as sink:
-        np.savez(
-            sink,
-            first=edges.first,
-            second=edges.second,
-            weight=edges.weight,
-            pairs=np.int64(made["pairs_compared"]),
+        sample = sample_texts(stored, config.seed)
+        save_fit(path, *fit_comparison(options, Embedder(loaded.model), sample, len(stored)))
+    maker, rule = load_fit(path)
+    if rule.null is None and {"z_score", "evalue"} & set(needed_values(config)):
+        raise ConfigError(
+            "sequences this long are compared without statistics: use --weight normalised_score "
+            "and --min-normalised-score, without --max-evalue"
         )
-    shutil.rmtree(output, ignore_errors=True)
-    fasta.unlink(missing_ok=True)
+    chooser = fit_prefilter(stored, config.prefilter, config.kmer, index_folder(stored, work))
+    width = _dimensions(config, loaded) or loaded.model.config.hidden_size
+    rows = RowFiles(work / "rows", stored, width, maker, str(loaded.path))
+    return Chosen(config, stored, chooser, rows, rule, work, _BLOCK)
 
 
-def _neighbours_together(stored: EmbeddingSet, path: Path, seed: int) -> NDArray[np.int64]:
-    """Order sequences so that those with near pooled embeddings stand together; shape (n,).
+def _run_rounds(chosen: Chosen) -> None:
+    """Do what is not done yet."""
+    from riboray.alignment.pipeline import workers_on
 
-    It decides which are searched for in one go, not what is found.
-    """
-    if path.is_file():
-        return np.asarray(np.load(path), np.int64)
-    if len(stored) <= _QUERIES:
-        order = np.arange(len(stored))
-    else:
-        groups = _grouped(stored, seed)
-        order = np.argsort(groups, kind="stable")
-    with atomic_path(path) as temporary, temporary.open("wb") as sink:
-        np.save(sink, order)
-    return order
+    config, database, chooser = chosen.config, chosen.database, chosen.chooser
+    files, blocks = range(len(database.files)), range(chosen.blocks)
+    address = prepare_ray(config.ray_address)
+    with workers_on(address, config.num_workers) as workers:
+        unmade = [n for n in files if not chosen.rows.path(n).is_file()]
+        _round(workers, "making rows", len(files), [(chosen.rows.make, n) for n in unmade])
+        unmade = [n for n in files if not indexed(database, n, chooser)]
+        calls = [(index_file, database, n, chooser) for n in unmade]
+        _round(workers, "indexing", len(files), calls)
+        unmade = [n for n in blocks if not chosen.candidates(n).is_file()]
+        _round(workers, "prefilter", len(blocks), [(write_candidates, chosen, n) for n in unmade])
+        unmade = [n for n in blocks if not chosen.edges(n).is_file()]
+        _round(workers, "aligning", len(blocks), [(compare_block, chosen, n) for n in unmade])
 
 
-def _grouped(stored: EmbeddingSet, seed: int) -> NDArray[np.int32]:
-    """Give every sequence a group by k-means of whitened embeddings; near groups, near numbers."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from sklearn.cluster import MiniBatchKMeans
+def _round(workers: Workers, label: str, total: int, calls: Sequence[tuple[Any, ...]]) -> None:
+    """Make the calls that are left of so many; of reports, show the sums."""
+    from riboray.pipeline import fetch
 
-    generator = np.random.default_rng(seed)
-    rows = np.sort(generator.choice(len(stored), min(_SAMPLE, len(stored)), replace=False))
-    sample = np.concatenate(
-        [stored.views_of(number, "embedding")[local] for number, _, local in stored.by_file(rows)]
-    )
-    whitening = Whitening.fit(sample)
-    count = min(_GROUPS, max(2, len(stored) // _MEMBERS), len(sample))
-    model = MiniBatchKMeans(count, random_state=seed, n_init=1).fit(whitening.apply(sample))
-    leaves = leaves_list(linkage(model.cluster_centers_, "average", optimal_ordering=True))
-    place = np.empty(count, np.int32)
-    place[leaves] = np.arange(count)
-    parts = []
-    for number in range(len(stored.files)):
-        view = stored.views_of(number, "embedding")
-        for start in range(0, len(view), _SAMPLE):
-            vectors = whitening.apply(view[start : start + _SAMPLE])
-            parts.append(place[model.predict(vectors)])
-    return np.concatenate(parts)
+    if not calls:
+        return
+    done, start = total - len(calls), time.monotonic()
+    progress, reports = Progress(f"  {label:<11}", done / total), BlockReport()
+    for _, reference in workers.each((None, call) for call in calls):
+        done += 1
+        figures = f"{done:,} of {total:,}"
+        if isinstance(report := fetch(reference), BlockReport):
+            reports += report
+            figures += "  " + reports.describe(time.monotonic() - start)
+        progress.update(done / total, figures)
+    progress.close()

@@ -20,7 +20,7 @@ from riboray.clustering.sequences import Sequences
 from riboray.errors import CorpusError
 from riboray.manifest import read_manifest, sha256_file
 
-__all__ = ["Hits", "collect_edges", "edge_weights", "open_hits"]
+__all__ = ["Hits", "collect_edges", "edge_weights", "link", "needed_values", "open_hits"]
 
 #: Pairs looked at together.
 _ROWS = 1 << 20
@@ -39,7 +39,7 @@ _IN_TSV = {"identity": "fident"}
 
 
 def edge_weights(
-    weight: Weight, values: NDArray[np.floating], shorter: NDArray[np.int32]
+    weight: Weight, values: NDArray[np.floating], shorter: NDArray[np.integer]
 ) -> NDArray[np.float32]:
     """Say how similar pairs are.
 
@@ -207,6 +207,16 @@ def _numbers(path: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
     return numbers.astype(np.float64)
 
 
+def needed_values(config: ClusterConfig) -> list[str]:
+    """Return what `link` needs to know of a pair."""
+    needed = [_COLUMN[config.weight]]
+    if config.method != "spectral" and config.max_evalue is not None:
+        needed.append("evalue")
+    if config.method != "spectral" and config.min_normalised_score is not None:
+        needed.append("score")
+    return list(dict.fromkeys(needed))
+
+
 def collect_edges(
     hits: Hits, sequences: Sequences, config: ClusterConfig, collector: EdgeCollector
 ) -> int:
@@ -233,37 +243,51 @@ def collect_edges(
     CorpusError
         If a pair names a sequence that is not there, or what is needed was not computed.
     """
-    every = config.method == "spectral"
-    needed = [_COLUMN[config.weight]]
-    if not every and config.max_evalue is not None:
-        needed.append("evalue")
-    if not every and config.min_normalised_score is not None:
-        needed.append("score")
+    needed = needed_values(config)
     read = 0
-    for path, table in hits.batches(list(dict.fromkeys(needed))):
+    for path, table in hits.batches(needed):
         read += len(table)
         one = _rows_of(path, table["query"], sequences)
         other = _rows_of(path, table["target"], sequences)
         shorter = np.minimum(sequences.lengths[one], sequences.lengths[other])
         values = {name: _numbers(path, table, name) for name in needed}
-        weights = edge_weights(config.weight, values[_COLUMN[config.weight]], shorter)
-        kept = _passing(config, values, shorter, hits.evalue_scale)
+        kept, weights = link(config, values, shorter, hits.evalue_scale)
         collector.add(one[kept], other[kept], weights[kept])
     return read
 
 
-def _passing(
+def link(
     config: ClusterConfig,
-    values: Mapping[str, NDArray[np.float64]],
-    shorter: NDArray[np.int32],
-    evalue_scale: float,
-) -> NDArray[np.bool_]:
+    values: Mapping[str, NDArray[np.floating]],
+    shorter: NDArray[np.integer],
+    evalue_scale: float = 1.0,
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Decide which pairs are linked, and what their edges weigh.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        Thresholds and weight.
+    values : mapping of str to ndarray, shape=(k,)
+        ``score``, ``z_score``, ``evalue``, ``identity``: those that `needed_values` names.
+    shorter : ndarray, shape=(k,)
+        Length of the shorter sequence of each pair.
+    evalue_scale : float
+        What E-values are multiplied with to be about one sequence against all.
+
+    Returns
+    -------
+    kept : ndarray, shape=(k,), dtype=bool
+    weights : ndarray, shape=(k,), dtype=float32
+        Of all pairs.
+    """
+    weights = edge_weights(config.weight, values[_COLUMN[config.weight]], shorter)
     kept = np.ones(len(shorter), bool)
     if config.method == "spectral":
-        return kept
+        return kept, weights
     if config.max_evalue is not None:
         # A hair more: the comparison itself may have stopped at this very value.
         kept &= values["evalue"] * evalue_scale <= config.max_evalue * (1 + 1e-6)
     if config.min_normalised_score is not None:
         kept &= values["score"] / shorter >= config.min_normalised_score
-    return kept
+    return kept, weights
