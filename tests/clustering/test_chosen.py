@@ -62,6 +62,7 @@ def made(tmp_path_factory):
     rows = RowFiles(folder / "rows", database, 16, maker, str(model))
     chooser = fit_prefilter(database, "both", 4, folder)
     work = Chosen(config, database, chooser, rows, rule, folder, BLOCK)
+    rows.begin(np.array([len(text) for text in texts]))
     for number in range(len(database.files)):
         rows.make(number)
     for number in range(work.blocks):
@@ -93,6 +94,7 @@ def test_rows_are_those_of_the_model(made, tmp_path):
         np.testing.assert_allclose(side.sequences[place], maker.rows([bases]), atol=4e-3)
     without = replace(work.rows.database, per_base=False)
     anew = RowFiles(tmp_path / "anew", without, 16, maker, work.rows.checkpoint)
+    anew.begin(work.rows.lengths)
     for number in range(len(without.files)):
         anew.make(number)
     np.testing.assert_allclose(

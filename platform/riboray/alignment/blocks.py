@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
 from riboray.alignment.kernels import LOWEST
-from riboray.alignment.lockstep import LANES, align_lanes, interleave, walk_lanes
+from riboray.alignment.lockstep import LANES, STEP, align_lanes, interleave, walk_lanes
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.similarity import SequenceSet
 from riboray.errors import ConfigError
@@ -29,15 +29,15 @@ _LARGEST = 32_000
 
 @dataclass(frozen=True)
 class TargetBlock:
-    """Up to `LANES` targets of similar length.
+    """Up to `LANES` targets of similar length, in as many lanes, up to a multiple of `STEP`.
 
     Attributes
     ----------
     members : ndarray, shape=(k,), dtype=int64
         Which sequences of the set they are.
-    lengths : ndarray, shape=(LANES,), dtype=int32
+    lengths : ndarray, shape=(lanes,), dtype=int32
         Their lengths; 0 beyond the k-th.
-    targets : ndarray, shape=(longest, d, LANES), dtype=float32, or None
+    targets : ndarray, shape=(longest, d, lanes), dtype=float32, or None
         Their embeddings, interleaved; None where that would take too much memory.
     source : SequenceSet
         The set they are taken from.
@@ -49,17 +49,31 @@ class TargetBlock:
     source: SequenceSet
 
 
-def target_blocks(source: SequenceSet, members: NDArray[np.integer]) -> Iterator[TargetBlock]:
-    """Cut members of a set into blocks, in the order given; sorted by length wastes least."""
+def target_blocks(
+    source: SequenceSet, members: NDArray[np.integer], lanes: int = LANES
+) -> Iterator[TargetBlock]:
+    """Cut members of a set into blocks, in the order given; sorted by length wastes least.
+
+    Parameters
+    ----------
+    source : SequenceSet
+        The set.
+    members : ndarray, shape=(k,)
+        Members of it.
+    lanes : int
+        Members of a block: a multiple of `STEP`, at most `LANES`. The fewer, the less time goes by
+        with lanes whose targets are shorter than the longest.
+    """
     sizes = source.lengths
     width = source.embeddings.shape[1]
-    for start in range(0, len(members), LANES):
-        chosen = np.asarray(members[start : start + LANES], dtype=np.int64)
-        lengths = np.zeros(LANES, np.int32)
+    for start in range(0, len(members), lanes):
+        chosen = np.asarray(members[start : start + lanes], dtype=np.int64)
+        room = -(-len(chosen) // STEP) * STEP
+        lengths = np.zeros(room, np.int32)
         lengths[: len(chosen)] = sizes[chosen]
         longest, targets = int(lengths.max()), None
-        if longest * width * LANES * 4 <= _WORKSPACE:
-            targets = np.empty((longest, width, LANES), np.float32)
+        if longest * width * room * 4 <= _WORKSPACE:
+            targets = np.empty((longest, width, room), np.float32)
             interleave(source.embeddings, source.starts[chosen], sizes[chosen], targets)
         yield TargetBlock(chosen, lengths, targets, source)
 
@@ -139,7 +153,7 @@ class BlockAligner:
             Partner in the target of each position of the query, -1 for none.
         """
         n, k = len(query), len(block.members)
-        shape = (int(block.lengths.max()), n, LANES)
+        shape = (int(block.lengths.max()), n, len(block.lengths))
         size = int(np.prod(shape))
         if block.targets is None or size > _WORKSPACE:
             results = [self._alone(query, block, lane, True) for lane in _each(block)]
@@ -149,7 +163,7 @@ class BlockAligner:
             self._trace = np.empty(size, np.uint8)
         trace = self._trace[:size].reshape(shape)
         scores, ends = self._run(query, block, np.float32, trace)
-        partners = np.empty((LANES, n), np.int32)
+        partners = np.empty((len(block.lengths), n), np.int32)
         walk_lanes(trace, block.lengths, ends, partners)
         return scores[:k], partners[:k]
 
@@ -172,10 +186,11 @@ class BlockAligner:
         trace: NDArray[np.uint8] | None,
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         whole = kind is np.int16
-        scores, ends = np.empty(LANES, kind), np.empty((2, LANES), np.int32)
+        lanes = len(block.lengths)
+        scores, ends = np.empty(lanes, kind), np.empty((2, lanes), np.int32)
         penalties = self._steps if whole else (self.gaps.open, self.gaps.extend)
         gap_open, gap_extend = (kind(value) for value in penalties)
-        product = np.empty((len(query), LANES), np.float32)
+        product = np.empty((len(query), lanes), np.float32)
         align_lanes(
             query,
             block.targets,
@@ -186,7 +201,7 @@ class BlockAligner:
             self.mode != "global",
             0 if self.mode == "local" else None,
             product,
-            np.empty((len(query), LANES), np.int16) if whole else product,
+            np.empty((len(query), lanes), np.int16) if whole else product,
             trace,
             scores,
             ends,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ __all__ = [
     "rank_by_diagonals",
     "sample_texts",
     "search_shard",
+    "stored_texts",
 ]
 
 #: Sequences that whitening and k-mer weights are fitted to at most.
@@ -282,8 +284,17 @@ def search_shard(
     return found
 
 
+def stored_texts(database: EmbeddingSet, rows: NDArray[np.int64]) -> Strings:
+    """Return the sequences of some rows, by global row number, ascending."""
+    found = [
+        Strings.from_arrow(database.take(number, local, ["sequence"])["sequence"])
+        for number, _, local in database.by_file(rows)
+    ]
+    return Strings.concatenate(found)
+
+
 def rank_by_diagonals(
-    database: EmbeddingSet,
+    texts_of: Callable[[NDArray[np.int64]], Strings],
     prefilter: Prefilter,
     texts: list[str],
     rows: NDArray[np.int64],
@@ -293,8 +304,10 @@ def rank_by_diagonals(
 
     Parameters
     ----------
-    database, prefilter
-        As in `search_shard`.
+    texts_of : callable
+        Returns the sequences of some rows, which ascend.
+    prefilter : Prefilter
+        Fitted to the database.
     texts : list of str
         The queries.
     rows : ndarray, shape=(queries, c), dtype=int64
@@ -306,13 +319,9 @@ def rank_by_diagonals(
     for start in range(0, len(texts), _QUERIES):
         chosen = rows[start : start + _QUERIES]
         members, places = np.unique(chosen, return_inverse=True)
-        found = [
-            database.take(number, local, ["sequence"])["sequence"]
-            for number, _, local in database.by_file(members)
-        ]
-        targets = Strings.of([text for column in found for text in column.to_pylist()])
         queries = Strings.of(texts[start : start + _QUERIES])
-        scores = diagonal_scores(queries, targets, places.reshape(chosen.shape), prefilter.words)
+        places = places.reshape(chosen.shape)
+        scores = diagonal_scores(queries, texts_of(members), places, prefilter.words)
         parts.append(Candidates(chosen, scores).best(count))
     return Candidates(
         np.concatenate([part.rows for part in parts]),
@@ -325,9 +334,10 @@ def choose_candidates(
     prefilter: Prefilter,
     texts: list[str],
     pooled: NDArray[np.float32],
+    texts_of: Callable[[NDArray[np.int64]], Strings],
     count: int,
 ) -> list[Candidates]:
-    """Find candidates in all files; see `search_shard`.
+    """Find candidates in all files; see `search_shard` and `rank_by_diagonals`.
 
     Returns
     -------
@@ -349,5 +359,5 @@ def choose_candidates(
         for number, first in enumerate(database.starts[:-1].tolist()):
             best.look_in(_kmer_index(database, number, prefilter), first)
         rows, _ = best.found()
-        chosen.append(rank_by_diagonals(database, prefilter, texts, rows, count))
+        chosen.append(rank_by_diagonals(texts_of, prefilter, texts, rows, count))
     return chosen

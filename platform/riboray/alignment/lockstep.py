@@ -1,4 +1,4 @@
-"""Many pairs at once: one sequence against `LANES` others in lockstep, compiled to vector code.
+"""Many pairs at once: one sequence against up to `LANES` others in lockstep, as vector code.
 
 The innermost, contiguous axis of every array is the lane, one target sequence each, so the loop
 over lanes has no dependency and LLVM turns it into vector instructions (a test looks at them).
@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 
 from riboray.alignment.kernels import EXTEND_X, EXTEND_Y, FROM_X, FROM_Y, STOP, walk
 
-__all__ = ["LANES", "align_lanes", "align_lanes_by_match", "interleave", "walk_lanes"]
+__all__ = ["LANES", "STEP", "align_lanes", "align_lanes_by_match", "interleave", "walk_lanes"]
 
-#: Targets in lockstep. Fewer than 32 leave int16 scalar; 64 fill the vector units of AVX-512 twice.
+#: Targets in lockstep, at most: they fill the vector units of AVX-512 twice. Half as many take 1.1
+#: times as long a target, a quarter 1.4 times; fewer than 32 leave int16 scalar.
 LANES = 64
+
+#: Lanes are a multiple of this: a vector of float32 or two.
+STEP = 16
 
 #: Multiply-adds of one matrix product at most: OpenBLAS multiplies matrices up to a million
 #: without packing them first, half as fast again for these shapes (AVX-512).
@@ -42,15 +46,15 @@ def interleave(
     lengths: NDArray[np.int32],
     targets: NDArray[np.float32],
 ) -> None:
-    """Lay out up to `LANES` targets as ``targets[position, dimension, lane]``, zeros beyond ends.
+    """Lay out targets as ``targets[position, dimension, lane]``, zeros beyond ends.
 
     Parameters
     ----------
     embeddings : ndarray, shape=(nucleotides, d), dtype=float32 or float16 stored as float32
         Base embeddings of many sequences, one after the other.
-    starts, lengths : ndarray, shape=(k,), k <= LANES
+    starts, lengths : ndarray, shape=(k,), k <= lanes
         Where each target begins and how long it is.
-    targets : ndarray, shape=(at least max(lengths), d, LANES), dtype=float32
+    targets : ndarray, shape=(at least max(lengths), d, lanes), dtype=float32
         Written to.
     """
     targets[:] = np.float32(0)
@@ -74,7 +78,7 @@ def _multiply(query: Any, target: Any, product: Any) -> None:
 def _quantise(product: Any, match: Any) -> None:
     """Round match scores, scaled already, to whole numbers; halves go up."""
     for i in range(product.shape[0]):
-        for lane in range(LANES):
+        for lane in range(product.shape[1]):
             match[i, lane] = np.int16(np.floor(product[i, lane] + np.float32(0.5)))
 
 
@@ -101,7 +105,8 @@ def _advance(
     resolved when the function is compiled.
     """
     cast = h.dtype.type
-    for lane in range(LANES):
+    lanes = h.shape[1]
+    for lane in range(lanes):
         diagonal[lane] = h[0, lane]
         h[0, lane] = border
         left[lane] = border
@@ -109,7 +114,7 @@ def _advance(
         if row_best is not None:
             row_best[lane] = cast(0)
     for i in range(match.shape[0]):
-        for lane in range(LANES):
+        for lane in range(lanes):
             above = h[i + 1, lane]
             opened_y = cast(above - gap_open)
             open_y = y[i, lane]
@@ -145,11 +150,11 @@ def _start(
 ) -> Any:
     """Make the state before the first position of the targets: h, y, left, x, diagonal."""
     cast = scores.dtype.type
-    h = np.empty((n + 1, LANES), scores.dtype)
+    h = np.empty((n + 1, len(scores)), scores.dtype)
     for i in range(n + 1):
         h[i] = cast(0) if free or i == 0 else cast(-gap_open - gap_extend * cast(i))
-    y = np.full((n, LANES), lowest, scores.dtype)
-    lanes = np.empty((3, LANES), scores.dtype)
+    y = np.full((n, len(scores)), lowest, scores.dtype)
+    lanes = np.empty((3, len(scores)), scores.dtype)
     scores[:] = cast(0)
     ends[0] = n
     ends[1] = 0
@@ -178,9 +183,9 @@ def align_lanes(
     ----------
     query : ndarray, shape=(n, d), dtype=float32
         Base embeddings; for int16 multiplied by `riboray.alignment.columns.SCALE`.
-    targets : ndarray, shape=(m, d, LANES), dtype=float32
+    targets : ndarray, shape=(m, d, lanes), dtype=float32
         From `interleave`.
-    lengths : ndarray, shape=(LANES,), dtype=int32
+    lengths : ndarray, shape=(lanes,), dtype=int32
         Target lengths, 0 for a lane that is not used.
     gap_open, gap_extend : float32 or int16
         Penalties; their type is that of the arithmetic.
@@ -190,22 +195,22 @@ def align_lanes(
         Whether end gaps cost nothing (semi-global and local).
     local : object or None
         Not None: local alignment.
-    product : ndarray, shape=(n, LANES), dtype=float32
+    product : ndarray, shape=(n, lanes), dtype=float32
         Working memory for match scores.
-    match : ndarray, shape=(n, LANES)
+    match : ndarray, shape=(n, lanes)
         The same in the type of the arithmetic; for float32 ``product`` itself.
-    trace : ndarray, shape=(m, n, LANES), dtype=uint8, or None
+    trace : ndarray, shape=(m, n, lanes), dtype=uint8, or None
         Receives the traceback; None for scores only.
-    scores : ndarray, shape=(LANES,)
+    scores : ndarray, shape=(lanes,)
         Receives the scores, in the type of the arithmetic.
-    ends : ndarray, shape=(2, LANES), dtype=int32
+    ends : ndarray, shape=(2, lanes), dtype=int32
         Receives the lengths of the prefixes of query and target at which the alignment ends.
     """
     cast = scores.dtype.type
     state = _start(len(query), gap_open, gap_extend, lowest, free, scores, ends)
     h, y, left, x, diagonal = state
-    row_at = np.zeros(LANES, np.int32)
-    row_best = None if local is None else np.zeros(LANES, scores.dtype)
+    row_at = np.zeros(len(scores), np.int32)
+    row_best = None if local is None else np.zeros(len(scores), scores.dtype)
     for row in range(lengths.max()):
         _multiply(query, targets[row], product)
         if match.itemsize == 2:
@@ -243,12 +248,12 @@ def align_lanes_by_match(
     scores: Any,
     ends: Any,
 ) -> None:
-    """Do what `align_lanes` does from match scores, shape (m, n, LANES): the programme alone."""
+    """Do what `align_lanes` does from match scores, shape (m, n, lanes): the programme alone."""
     cast = scores.dtype.type
     state = _start(match.shape[1], gap_open, gap_extend, lowest, free, scores, ends)
     h, y, left, x, diagonal = state
-    row_at = np.zeros(LANES, np.int32)
-    row_best = None if local is None else np.zeros(LANES, scores.dtype)
+    row_at = np.zeros(len(scores), np.int32)
+    row_best = None if local is None else np.zeros(len(scores), scores.dtype)
     for row in range(lengths.max()):
         border = cast(0) if free else cast(-gap_open - gap_extend * cast(row + 1))
         _advance(
@@ -283,7 +288,7 @@ def _note_ends(
 ) -> None:
     """Keep the best end seen so far of each lane that still has this row."""
     n = h.shape[0] - 1
-    for lane in range(LANES):
+    for lane in range(h.shape[1]):
         if row >= lengths[lane]:
             continue
         if row_best is not None:
@@ -311,16 +316,16 @@ def walk_lanes(trace: Any, lengths: Any, ends: Any, partners: Any) -> None:
 
     Parameters
     ----------
-    trace : ndarray, shape=(m, n, LANES), dtype=uint8
+    trace : ndarray, shape=(m, n, lanes), dtype=uint8
         From `align_lanes`.
-    lengths : ndarray, shape=(LANES,), dtype=int32
+    lengths : ndarray, shape=(lanes,), dtype=int32
         Target lengths, 0 for a lane that is not used.
-    ends : ndarray, shape=(2, LANES), dtype=int32
+    ends : ndarray, shape=(2, lanes), dtype=int32
         From `align_lanes`.
-    partners : ndarray, shape=(LANES, n), dtype=int32
+    partners : ndarray, shape=(lanes, n), dtype=int32
         Receives each lane's partners of the query's positions, -1 for none.
     """
     partners[:] = -1
-    for lane in range(LANES):
+    for lane in range(len(lengths)):
         if lengths[lane] > 0:
             walk(trace[:, :, lane].T, 0, ends[0, lane], ends[1, lane], 0, partners[lane])

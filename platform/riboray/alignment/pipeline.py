@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from riboray.alignment.candidates import (
     merge_candidates,
     rank_by_diagonals,
     search_shard,
+    stored_texts,
 )
 from riboray.alignment.hits import hits_table
 from riboray.alignment.plan import TileSpec
@@ -282,7 +284,7 @@ def _rank(
 ) -> Candidates:
     """Choose among what k-mers chose."""
     database, chooser, _, _ = _shared(box)
-    return rank_by_diagonals(database, chooser, texts, rows, count)
+    return rank_by_diagonals(partial(stored_texts, database), chooser, texts, rows, count)
 
 
 def find_candidates(

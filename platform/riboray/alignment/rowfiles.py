@@ -7,7 +7,6 @@ operating system keeps of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment.sides import Side
 from riboray.alignment.similarity import RowMaker, SequenceSet
+from riboray.corpus.strings import Strings, copy_slices
 from riboray.embedding.shards import cached_embedder
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CorpusError
@@ -24,8 +24,10 @@ from riboray.manifest import atomic_path
 
 __all__ = ["RowFiles"]
 
-#: Sequences whose base embeddings are in memory together while rows are made.
-_PIECE = 512
+
+#: Steps from 0 to 1. Entries of unit rows, and of their projections, lie between -1 and 1; float16
+#: takes as much room and, on a CPU, ten times as long to read.
+_STEPS = 32767
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class RowFiles:
     Attributes
     ----------
     folder : Path
-        Where the files lie: ``00000.rows``, float16 of shape (nucleotides, width), and
-        ``00000.text``, the sequences as ASCII.
+        Where the files lie: ``00000.rows``, int16 of shape (nucleotides, width), in steps of
+        1/32,767, and ``00000.text``, the sequences as ASCII.
     database : EmbeddingSet
         Whose sequences they are.
     width : int
@@ -68,62 +70,70 @@ class RowFiles:
             text_part.open("wb") as text,
             part.open("wb") as sink,
         ):
-            for texts, bases in self._pieces(number):
+            for texts, stored in self.database.pieces(number):
+                bases = stored or cached_embedder(self.checkpoint).per_base(texts)
                 text.write("".join(texts).encode())
-                sink.write(self.maker.rows(bases).astype("<f2").tobytes())
+                rows = np.rint(np.clip(self.maker.rows(bases), -1, 1) * _STEPS)
+                sink.write(rows.astype("<i2").tobytes())
 
-    def _pieces(self, number: int) -> Iterator[tuple[list[str], list[NDArray[np.floating]]]]:
-        """Yield sequences and base embeddings of a file, some at a time."""
-        count = self.database.rows[number]
-        for start in range(0, count, _PIECE):
-            local = np.arange(start, min(start + _PIECE, count))
-            texts = self.database.take(number, local, ["sequence"])["sequence"].to_pylist()
-            if self.database.per_base:
-                yield texts, list(self.database.base_embeddings(number, local))
-            else:
-                yield texts, list(cached_embedder(self.checkpoint).per_base(texts))
+    def begin(self, lengths: NDArray[np.integer]) -> None:
+        """Note the length of every sequence, shape (n,), in nucleotides; before anything else."""
+        path = self.folder / "lengths.npy"
+        if not path.is_file():
+            with atomic_path(path) as temporary, temporary.open("wb") as sink:
+                np.save(sink, np.asarray(lengths, np.int64))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Length of every sequence, in nucleotides."""
-        lengths: NDArray[np.int64] = self.database.column("length").to_numpy().astype(np.int64)
-        return lengths
+        return np.asarray(np.load(self.folder / "lengths.npy", mmap_mode="r"))
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
-        return np.cumsum(np.concatenate([[0], self.lengths]), dtype=np.int64)
+        return _offsets(self.lengths)
 
-    def _mapped(self, number: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    def texts(self, rows: NDArray[np.int64]) -> Strings:
+        """Return the sequences of some rows, by global row number, in the order given."""
+        lengths = self.lengths[rows]
+        offsets = _offsets(lengths)
+        data = np.empty(int(offsets[-1]), np.uint8)
+        for number, places, local in self.database.by_file(rows):
+            origin = self._origin(number, local)
+            _, text = self._mapped(number)
+            copy_slices(text, origin, data, offsets[places], lengths[places])
+        return Strings(data, offsets)
+
+    def side(self, rows: NDArray[np.int64]) -> Side:
+        """Read some sequences, by global row number, in the order given; longest first is best."""
+        lengths, width = self.lengths[rows], self.width
+        starts = _offsets(lengths)
+        whole = np.empty(int(starts[-1]) * width, np.int16)
+        for number, places, local in self.database.by_file(rows):
+            origin = self._origin(number, local)
+            source, _ = self._mapped(number)
+            sizes = lengths[places] * width
+            copy_slices(source, origin * width, whole, starts[places] * width, sizes)
+        embeddings = (whole * np.float32(1 / _STEPS)).reshape(-1, width)
+        return Side(SequenceSet(embeddings, starts), self.texts(rows).data)
+
+    def _origin(self, number: int, local: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where sequences of a file begin in it."""
+        first = int(self.database.starts[number])
+        origin: NDArray[np.int64] = self._starts[first + local] - self._starts[first]
+        return origin
+
+    def _mapped(self, number: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
         """Map the rows and the text of a file of the database."""
         first, stop = self.database.starts[number : number + 2]
         size = int(self._starts[stop] - self._starts[first])
         try:
-            rows = np.memmap(self.path(number), "<f2", "r", shape=(size, self.width))
+            rows = np.memmap(self.path(number), "<i2", "r", shape=(size * self.width,))
             text = np.memmap(self._text(number), np.uint8, "r", shape=(size,))
         except (OSError, ValueError) as error:
             reason = f"does not hold what it was made for ({error}); remove it"
             raise CorpusError(self.path(number), reason) from error
-        return rows, text
-
-    def side(self, rows: NDArray[np.int64]) -> Side:
-        """Read some sequences, by global row number, in the order given; longest first is best."""
-        lengths = self.lengths[rows]
-        starts = np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
-        embeddings = np.empty((int(starts[-1]), self.width), np.float16)
-        nucleotides = np.empty(int(starts[-1]), np.uint8)
-        for number, places, local in self.database.by_file(rows):
-            source, text = self._mapped(number)
-            first = int(self.database.starts[number])
-            origin = self._starts[first + local] - self._starts[first]
-            taken, put = _ranges(origin, lengths[places]), _ranges(starts[places], lengths[places])
-            embeddings[put] = source[taken]
-            nucleotides[put] = text[taken]
-        return Side(SequenceSet(embeddings.astype(np.float32), starts), nucleotides)
+        return np.asarray(rows), np.asarray(text)
 
 
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Join ranges of numbers."""
-    ends = np.cumsum(lengths)
-    offsets = np.repeat(starts - (ends - lengths), lengths)
-    ranges: NDArray[np.int64] = offsets + np.arange(int(ends[-1]) if len(ends) else 0)
-    return ranges
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

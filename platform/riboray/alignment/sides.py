@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment.blocks import Arithmetic
 from riboray.alignment.columns import GapPenalties, Mode
-from riboray.alignment.similarity import SequenceSet
+from riboray.alignment.similarity import SequenceSet, mean_rows
 from riboray.alignment.statistics import NullModel
 
 __all__ = ["Rule", "Side", "TileHits"]
@@ -43,8 +43,7 @@ class Side:
     @cached_property
     def means(self) -> NDArray[np.float32]:
         """Mean embedding of each sequence, shape (n, d)."""
-        sums = np.add.reduceat(self.sequences.embeddings, self.sequences.starts[:-1], axis=0)
-        return (sums / self.lengths[:, None]).astype(np.float32)
+        return mean_rows(self.sequences.embeddings, self.sequences.starts)
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:

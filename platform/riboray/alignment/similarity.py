@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from riboray.alignment.columns import GapPenalties
@@ -18,6 +20,7 @@ __all__ = [
     "SequenceSet",
     "centred_rows",
     "fit_projection",
+    "mean_rows",
     "unit_rows",
 ]
 
@@ -52,7 +55,9 @@ def unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     return rows
 
 
-def centred_rows(bases: NDArray[np.floating]) -> NDArray[np.float32]:
+def centred_rows(
+    bases: NDArray[np.floating], starts: NDArray[np.integer] | None = None
+) -> NDArray[np.float32]:
     """Subtract the mean base embedding of a sequence from each of its base embeddings.
 
     A part that all bases of a sequence share (two thirds of the variance of the published weights'
@@ -61,17 +66,37 @@ def centred_rows(bases: NDArray[np.floating]) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    bases : ndarray, shape=(length, H), dtype=floating
-        Base embeddings of one sequence.
+    bases : ndarray, shape=(nucleotides, H), dtype=floating
+        Base embeddings of one sequence, or of several, one after the other.
+    starts : ndarray, shape=(n,), dtype=integer, optional
+        Where each of several begins; none is empty.
 
     Returns
     -------
-    ndarray, shape=(length, H), dtype=float32
+    ndarray, shape=(nucleotides, H), dtype=float32
         Zeros for a sequence of one base.
     """
-    mean = bases.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rows: NDArray[np.float32] = bases.astype(np.float32) - mean
+    starts = np.zeros(1, np.int64) if starts is None else starts
+    rows = np.array(bases, np.float32)
+    means = mean_rows(rows, np.append(starts, len(rows)))
+    rows -= np.repeat(means, np.diff(starts, append=len(rows)), axis=0)
     return rows
+
+
+@njit(nogil=True, cache=True)
+def _sum_rows(rows: Any, starts: Any, sums: Any) -> None:
+    for i in range(len(starts) - 1):
+        for j in range(starts[i], starts[i + 1]):
+            for k in range(rows.shape[1]):
+                sums[i, k] += rows[j, k]
+
+
+def mean_rows(rows: NDArray[np.float32], starts: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return the mean row of each sequence, shape (n, d); see `SequenceSet` for ``starts``."""
+    sums = np.zeros((len(starts) - 1, rows.shape[1]))
+    _sum_rows(rows, np.asarray(starts, np.int64), sums)
+    means: NDArray[np.float32] = (sums / np.diff(starts)[:, None]).astype(np.float32)
+    return means
 
 
 @dataclass(frozen=True)
@@ -181,8 +206,10 @@ class RowMaker:
         ValueError
             If a value is NaN or infinite.
         """
-        parts = [centred_rows(one) for one in bases] if self.centred else list(bases)
-        rows = unit_rows(np.concatenate(parts))
+        flat = np.concatenate(bases)
+        if self.centred:
+            flat = centred_rows(flat, np.cumsum([0, *map(len, bases[:-1])]))
+        rows = unit_rows(flat)
         return rows if self.projection is None else self.projection.apply(rows)
 
 

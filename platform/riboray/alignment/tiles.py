@@ -27,8 +27,10 @@ __all__ = [
     "score_tile",
 ]
 
-#: Targets of one query from which lanes beat aligning one by one (measured).
-_WORTH_LANES = 24
+#: Targets of one query from which lanes beat aligning one by one, and lanes for chosen targets,
+#: whose lengths differ (both measured).
+_WORTH_LANES = 8
+_CHOSEN_LANES = 32
 
 
 def _rows(a: Side, b: Side, same: bool) -> Iterator[tuple[int, NDArray[np.bool_], TargetBlock]]:
@@ -221,7 +223,7 @@ def align_pairs(
     for index, members in _by_query(query, target):
         rows = a.sequences[index]
         if len(members) >= _WORTH_LANES:
-            for block in target_blocks(b.sequences, members):
+            for block in target_blocks(b.sequences, members, _CHOSEN_LANES):
                 collector.add(index, block.members, *aligner.alignments(rows, block))
             continue
         found = (b.sequences[int(t)] for t in members)
@@ -266,7 +268,7 @@ def score_pairs(
     for index, members in _by_query(query, target):
         rows = a.sequences[index]
         if len(members) >= _WORTH_LANES:
-            blocks = target_blocks(b.sequences, members)
+            blocks = target_blocks(b.sequences, members, _CHOSEN_LANES)
             scores = np.concatenate([aligner.scores(rows, block) for block in blocks])
         else:
             found = (b.sequences[int(t)] for t in members)

@@ -109,13 +109,16 @@ def write_candidates(work: Chosen, number: int) -> None:
     """Write the candidates of a block: their rows, ascending, -1 where there are fewer."""
     start, stop = work.bounds(number)
     own = np.arange(start, stop)
-    texts: list[str] = []
-    pooled = []
-    for file, _, local in work.database.by_file(own):
-        texts += work.database.take(file, local, ["sequence"])["sequence"].to_pylist()
-        pooled.append(work.database.views_of(file, "embedding")[local])
+    ours = work.rows.texts(own)
+    texts = [ours.text(k) for k in range(len(ours))]
+    pooled = np.empty((0, 0), np.float32)
+    if work.chooser.whitening is not None:
+        parts = work.database.by_file(own)
+        pooled = np.concatenate(
+            [work.database.views_of(file, "embedding")[local] for file, _, local in parts]
+        )
     count = work.config.candidates + 1  # the nearest is the sequence itself
-    found = choose_candidates(work.database, work.chooser, texts, np.concatenate(pooled), count)
+    found = choose_candidates(work.database, work.chooser, texts, pooled, work.rows.texts, count)
     rows = [_others(one.rows, own, work.config.candidates) for one in found]
     table = np.sort(np.concatenate(rows, axis=1), axis=1)
     table[:, 1:][table[:, 1:] == table[:, :-1]] = -1

@@ -182,6 +182,7 @@ def compare_chosen(
     assert stored is not None
     stored.check_searchable(loaded.model.config.num_hidden_layers)
     chosen = _prepared(config, stored, work, loaded)
+    chosen.rows.begin(sequences.lengths)
     paths = [chosen.edges(number) for number in range(chosen.blocks)]
     if not all(path.is_file() for path in paths):
         _run_rounds(chosen)

@@ -79,17 +79,17 @@ class ClusterConfig:
 
     exhaustive: int = 10_000
     """All pairs of up to so many sequences are aligned; of more, those that --prefilter chooses."""
-    prefilter: Literal["both", "embedding", "kmer"] = "both"
-    """How candidates are chosen among many sequences: nearest pooled embeddings, most shared
-    k-mers, or both. k-mers find far more, and take about half a millisecond a sequence and
-    100,000 others: the square of the number."""
+    prefilter: Literal["both", "embedding", "kmer"] = "kmer"
+    """How candidates are chosen among many sequences: most k-mers shared, first anywhere, then on
+    nearly one diagonal; nearest pooled embeddings; or both, which finds a little more and compares
+    twice as many pairs."""
     kmer: int = 7
-    """Length of the k-mers. Longer ones are faster."""
+    """Length of the k-mers that are shared anywhere. Longer ones are faster."""
     candidates: int = 100
     """Sequences that each prefilter hands on per sequence."""
     per_base: bool = True
     """Keep base embeddings on disk while many sequences are compared, 0.24 kB a nucleotide; else
-    they are made again and again."""
+    sequences are embedded a second time."""
     mode: Mode = "global"
     """Alignment: ``global``, ``semiglobal`` or ``local``; see `riboray align`."""
     centred: bool = True

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["Strings", "base_hash", "equal_neighbours", "hash_rows"]
+__all__ = ["Strings", "base_hash", "copy_slices", "equal_neighbours", "hash_rows"]
 
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.int64]
@@ -76,7 +77,7 @@ class Strings:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(stops - starts, out=offsets[1:])
         data = np.empty(int(offsets[-1]), dtype=np.uint8)
-        _gather_slices(self.data, self.offsets[rows] + starts, data, offsets)
+        copy_slices(self.data, self.offsets[rows] + starts, data, offsets[:-1], stops - starts)
         return Strings(data, offsets)
 
     def without(self, letters: bytes) -> Strings:
@@ -137,10 +138,19 @@ class Strings:
 
 
 @njit(nogil=True, cache=True)
-def _gather_slices(data: Bytes, sources: Index, out: Bytes, out_offsets: Index) -> None:
+def copy_slices(data: Any, sources: Index, out: Any, targets: Index, lengths: Index) -> None:
+    """Copy pieces of one array to places in another.
+
+    Parameters
+    ----------
+    data, out : ndarray, one dimension
+        Of one type.
+    sources, targets, lengths : ndarray, shape=(n,), dtype=int64
+        Where each piece begins in ``data`` and in ``out``, and how long it is.
+    """
     for k in range(len(sources)):
-        source, target = sources[k], out_offsets[k]
-        for i in range(out_offsets[k + 1] - target):
+        source, target = sources[k], targets[k]
+        for i in range(lengths[k]):
             out[target + i] = data[source + i]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ class EmbeddingSet:
         path = self.files[number]
         if path.suffix == ".parquet":
             return pq.read_table(path, columns=columns)
-        return _mapped(path).read_all().select(columns)
+        return _mapped(path, columns).read_all().select(columns)
 
     def views(self, column: str = "embedding") -> list[NDArray[Any]]:
         """Return pooled embeddings as one matrix a file, in order.
@@ -309,25 +310,52 @@ class EmbeddingSet:
             flat = inner.flatten().to_numpy(zero_copy_only=False)
             yield flat.reshape(len(inner), -1)
 
+    def pieces(self, number: int) -> Iterator[tuple[list[str], list[NDArray[np.float16]] | None]]:
+        """Yield sequences and base embeddings, None where there are none, of one file in order."""
+        columns = ["sequence", "per_base"] if self.per_base else ["sequence"]
+        reader = _mapped(self.files[number], columns)
+        for k in range(reader.num_record_batches):
+            batch = reader.get_batch(k)
+            bases = None
+            if self.per_base:
+                flat, offsets = _base_matrix(batch.column("per_base"))
+                bases = [flat[start:stop] for start, stop in pairwise(offsets.tolist())]
+            yield batch.column("sequence").to_pylist(), bases
+
     def base_embeddings(
         self, number: int, rows: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float16]]:
         """Yield the base embeddings of some rows of one file, each of shape (length, d)."""
-        reader = _mapped(self.files[number])
-        starts = np.cumsum(
-            [0, *(reader.get_batch(k).num_rows for k in range(reader.num_record_batches))]
-        )
-        for row in rows.tolist():
-            batch = int(np.searchsorted(starts, row, side="right")) - 1
-            column = reader.get_batch(batch).column("per_base")
-            scalar = column[row - int(starts[batch])].values
-            flat = scalar.flatten().to_numpy(zero_copy_only=False)
-            yield flat.reshape(len(scalar), -1)
+        reader = _mapped(self.files[number], ["per_base"])
+        counts = [reader.get_batch(k).num_rows for k in range(reader.num_record_batches)]
+        starts = np.cumsum([0, *counts])
+        batches = np.searchsorted(starts, rows, side="right") - 1
+        last = -1
+        for row, batch in zip(rows.tolist(), batches.tolist(), strict=True):
+            if batch != last:  # neighbours are mostly in one
+                flat, offsets = _base_matrix(reader.get_batch(batch).column("per_base"))
+                last = batch
+            local = row - int(starts[batch])
+            yield flat[offsets[local] : offsets[local + 1]]
 
 
-def _mapped(path: Path) -> pa.ipc.RecordBatchFileReader:
+def _base_matrix(column: pa.ListArray) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
+    """View base embeddings of some rows as one matrix, and where each row's begin and end."""
+    inner = column.values
+    flat = inner.values.to_numpy(zero_copy_only=False).reshape(-1, inner.type.list_size)
+    return flat, column.offsets.to_numpy()
+
+
+def _mapped(path: Path, columns: list[str] | None = None) -> pa.ipc.RecordBatchFileReader:
+    """Open an Arrow file, all columns or some of them, in the file's order."""
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        source = pa.memory_map(str(path))
+        reader = pa.ipc.open_file(source)
+        if columns is None or not set(columns) < set(reader.schema.names):
+            return reader
+        fields = [reader.schema.get_field_index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
+        return pa.ipc.open_file(source, options=options)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorpusError(path, f"not a readable Arrow file ({error}); make it anew") from error
 
