@@ -106,7 +106,7 @@ class BlockReport:
 
 
 def write_candidates(work: Chosen, number: int) -> None:
-    """Write the candidates of a block: their rows, ascending, -1 where there are fewer."""
+    """Write the candidates of a block: their rows, descending, then -1 where there are fewer."""
     start, stop = work.bounds(number)
     own = np.arange(start, stop)
     ours = work.rows.texts(own)

@@ -174,6 +174,7 @@ def _read(work: _Work) -> tuple[Sequences, int]:
     """Read the sequences, and how many records were left out; embed them first if they are many."""
     config = work.config
     if work.stored is not None:
+        say(f"  reading     {work.records:,} sequences in {work.stored.directory}")
         return Sequences.of_embeddings(work.stored), 0
     if config.hits is None and not work.exhaustive:
         stored = embed_many(config, work.folder, work.checkpoint)

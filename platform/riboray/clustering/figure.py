@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from riboray.clustering.communities import Clustering
 from riboray.clustering.sequences import Sequences
+from riboray.drawing import file_options, styled
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.mapping import Colouring, palette_of, project
 from riboray.embedding.pooling import pool
 from riboray.manifest import atomic_path
 from riboray.model.checkpoint import LoadedCheckpoint
+from riboray.page import PALETTE
 
 __all__ = ["FIGURE", "draw", "pooled_sample"]
 
@@ -87,10 +89,9 @@ def draw(
     seed : int
         Of UMAP.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"text.parse_math": False}):  # a dollar sign in a name begins no formula
+    with styled():
         figure = Figure(figsize=(13, 6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
         if sample is None:
@@ -103,7 +104,7 @@ def draw(
         words = f"{len(sequences):,} sequences, {len(clustering):,} clusters"
         figure.suptitle(f"{words}, {alone:,} of them single sequences")
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+            figure.savefig(temporary, **file_options("png"))
 
 
 def _colouring(
@@ -152,7 +153,7 @@ def _draw_sizes(axes: Any, clustering: Clustering) -> None:
     edges = 2 ** np.arange(int(np.log2(clustering.sizes.max())) + 2)
     counts, _ = np.histogram(clustering.sizes, edges)
     places = np.arange(len(counts))
-    axes.bar(places, counts, width=0.9, color="#1f77b4")
+    axes.bar(places, counts, width=0.9, color=PALETTE["blue"])
     labels = [
         f"{low}" if low == high - 1 else f"{low}–{high - 1}"
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
