@@ -240,6 +240,28 @@ def test_a_killed_run_goes_on(work, made):
         assert (output / name).read_bytes() == (work / "made" / name).read_bytes()
 
 
+def test_a_killed_run_of_chosen_pairs_goes_on(work):
+    options = ["--exhaustive", "10", "--candidates", "20", "--dimensions", "16", *LEVEL]
+    arguments = ["cluster", "rnas.fa", "--checkpoint", "model3", "--figure", "false", *options]
+    arguments += ["--num-workers", "1", "--output"]
+    code, _, err = riboray(*arguments, "chosen", cwd=work)
+    assert code == 0, err
+    check_families(work / "chosen")
+    output = work / "chosen-killed"
+    process = start([*arguments, output], work)
+    rows = output / "work" / "rows" / "00000.rows"
+    wait_for(rows.is_file)
+    assert kill(process) == -9
+    before = rows.stat().st_mtime_ns
+    process = start([*arguments, output], work)
+    wait_for((output / "work" / "candidates-00000.npy").is_file)
+    assert rows.stat().st_mtime_ns == before, "not made again"
+    assert process.wait(200) == 0
+    names = ["clusters.tsv", "clusters.parquet"]
+    for name in names:
+        assert (output / name).read_bytes() == (work / "chosen" / name).read_bytes()
+
+
 def test_one_sequence_and_none_alike(work, tmp_path, capsys):
     (tmp_path / "one.fa").write_text(">only\nACGUACGUGGCCAAUU\n")
     model = work / "model3"
