@@ -8,10 +8,12 @@ operating system keeps of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from riboray.alignment.sides import Side
@@ -28,6 +30,7 @@ __all__ = ["RowFiles"]
 #: Steps from 0 to 1. Entries of unit rows, and of their projections, lie between -1 and 1; float16
 #: takes as much room and, on a CPU, ten times as long to read.
 _STEPS = 32767
+_STEP = np.float32(1 / _STEPS)
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,14 @@ class RowFiles:
         """Read some sequences, by global row number, in the order given; longest first is best."""
         lengths, width = self.lengths[rows], self.width
         starts = _offsets(lengths)
-        whole = np.empty(int(starts[-1]) * width, np.int16)
+        embeddings = np.empty(int(starts[-1]) * width, np.float32)
         for number, places, local in self.database.by_file(rows):
             origin = self._origin(number, local)
             source, _ = self._mapped(number)
             sizes = lengths[places] * width
-            copy_slices(source, origin * width, whole, starts[places] * width, sizes)
-        embeddings = (whole * np.float32(1 / _STEPS)).reshape(-1, width)
-        return Side(SequenceSet(embeddings, starts), self.texts(rows).data)
+            _read_rows(source, origin * width, embeddings, starts[places] * width, sizes)
+        sequences = SequenceSet(embeddings.reshape(-1, width), starts)
+        return Side(sequences, self.texts(rows).data)
 
     def _origin(self, number: int, local: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where sequences of a file begin in it."""
@@ -126,13 +129,33 @@ class RowFiles:
         """Map the rows and the text of a file of the database."""
         first, stop = self.database.starts[number : number + 2]
         size = int(self._starts[stop] - self._starts[first])
-        try:
-            rows = np.memmap(self.path(number), "<i2", "r", shape=(size * self.width,))
-            text = np.memmap(self._text(number), np.uint8, "r", shape=(size,))
-        except (OSError, ValueError) as error:
-            reason = f"does not hold what it was made for ({error}); remove it"
-            raise CorpusError(self.path(number), reason) from error
-        return np.asarray(rows), np.asarray(text)
+        path = self.path(number)
+        return _map(path, "<i2", size * self.width), _map(self._text(number), "u1", size)
+
+
+@lru_cache(maxsize=4096)
+def _map(path: Path, kind: str, size: int) -> NDArray[Any]:
+    """Map a file, once in a process: what was read of it stays at hand."""
+    try:
+        return np.asarray(np.memmap(path, kind, "r", shape=(size,)))
+    except (OSError, ValueError) as error:
+        reason = f"does not hold what it was made for ({error}); remove it"
+        raise CorpusError(path, reason) from error
+
+
+@njit(nogil=True, cache=True)
+def _read_rows(
+    data: NDArray[np.int16],
+    sources: NDArray[np.int64],
+    out: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> None:
+    """Copy pieces of one array to places in another, from steps to numbers."""
+    for k in range(len(sources)):
+        source, target = sources[k], targets[k]
+        for i in range(lengths[k]):
+            out[target + i] = np.float32(data[source + i]) * _STEP
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,8 +25,9 @@ from riboray.manifest import atomic_path
 
 __all__ = ["BlockReport", "Chosen", "compare_block", "own_pairs", "write_candidates"]
 
-#: Nucleotides of the targets that are in memory together: rows of 32 dimensions take 130 MB.
-_NUCLEOTIDES = 1_000_000
+#: Nucleotides of the targets that are in memory together: rows of 32 dimensions take 25 MB, which a
+#: cache may hold.
+_NUCLEOTIDES = 200_000
 
 Rows = NDArray[np.int64]
 
