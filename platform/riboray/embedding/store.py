@@ -213,7 +213,7 @@ class EmbeddingSet:
         path = self.files[number]
         if path.suffix == ".parquet":
             return pq.read_table(path, columns=columns)
-        return _mapped(path, columns).read_all().select(columns)
+        return _mapped(path).read_all().select(columns)
 
     def views(self, column: str = "embedding") -> list[NDArray[Any]]:
         """Return pooled embeddings as one matrix a file, in order.
@@ -312,8 +312,7 @@ class EmbeddingSet:
 
     def pieces(self, number: int) -> Iterator[tuple[list[str], list[NDArray[np.float16]] | None]]:
         """Yield sequences and base embeddings, None where there are none, of one file in order."""
-        columns = ["sequence", "per_base"] if self.per_base else ["sequence"]
-        reader = _mapped(self.files[number], columns)
+        reader = _mapped(self.files[number])
         for k in range(reader.num_record_batches):
             batch = reader.get_batch(k)
             bases = None
@@ -326,7 +325,7 @@ class EmbeddingSet:
         self, number: int, rows: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float16]]:
         """Yield the base embeddings of some rows of one file, each of shape (length, d)."""
-        reader = _mapped(self.files[number], ["per_base"])
+        reader = _mapped(self.files[number])
         counts = [reader.get_batch(k).num_rows for k in range(reader.num_record_batches)]
         starts = np.cumsum([0, *counts])
         batches = np.searchsorted(starts, rows, side="right") - 1
@@ -346,16 +345,10 @@ def _base_matrix(column: pa.ListArray) -> tuple[NDArray[np.float16], NDArray[np.
     return flat, column.offsets.to_numpy()
 
 
-def _mapped(path: Path, columns: list[str] | None = None) -> pa.ipc.RecordBatchFileReader:
-    """Open an Arrow file, all columns or some of them, in the file's order."""
+def _mapped(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Open an Arrow file. (Asked for some of the fields only, Arrow would copy all of them.)"""
     try:
-        source = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(source)
-        if columns is None or not set(columns) < set(reader.schema.names):
-            return reader
-        fields = [reader.schema.get_field_index(name) for name in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(fields))
-        return pa.ipc.open_file(source, options=options)
+        return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowInvalid, OSError) as error:
         raise CorpusError(path, f"not a readable Arrow file ({error}); make it anew") from error
 
