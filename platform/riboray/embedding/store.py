@@ -346,7 +346,7 @@ def _base_matrix(column: pa.ListArray) -> tuple[NDArray[np.float16], NDArray[np.
 
 
 def _mapped(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """Open an Arrow file. (Asked for some of the fields only, Arrow would copy all of them.)"""
+    """Open an Arrow file, whole: asked for some of its fields only, Arrow would copy them all."""
     try:
         return pa.ipc.open_file(pa.memory_map(str(path)))
     except (pa.ArrowInvalid, OSError) as error:
