@@ -162,3 +162,4 @@ def _draw_sizes(axes: Any, clustering: Clustering) -> None:
     axes.set(title="Sizes", xlabel="sequences in a cluster", ylabel="clusters")
     if counts.max() > 100:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,.0f}")  # powers would be formulas
