@@ -172,27 +172,17 @@ def _sample(database: EmbeddingSet) -> tuple[NDArray[np.float32], list[str]]:
     for number, rows in enumerate(database.rows):
         count = max(1, round(rows * share)) if rows else 0
         chosen = np.sort(generator.choice(rows, count, replace=False))
-        table = database.take(number, chosen, ["embedding", "sequence"])
-        pooled.append(_matrix(table["embedding"]))
-        sequences.extend(table["sequence"].to_pylist())
+        pooled.append(database.views_of(number, "embedding")[chosen])
+        sequences += database.take(number, chosen, ["sequence"])["sequence"].to_pylist()
     return np.concatenate(pooled), sequences
-
-
-def _matrix(column: object) -> NDArray[np.float32]:
-    """Turn a column of embeddings into an array of shape (n, d)."""
-    whole = column.combine_chunks()  # type: ignore[attr-defined]
-    flat = whole.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(len(whole), -1)
 
 
 def sample_texts(database: EmbeddingSet, seed: int) -> list[str]:
     """Draw a few hundred sequences of a database."""
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.choice(len(database), min(400, len(database)), replace=False))
-    texts: list[str] = []
-    for number, _, local in database.by_file(rows):
-        texts += database.take(number, local, ["sequence"])["sequence"].to_pylist()
-    return texts
+    found = stored_texts(database, rows)
+    return [found.text(row) for row in range(len(found))]
 
 
 def _pooled_path(database: EmbeddingSet, number: int, prefilter: Prefilter) -> Path:
@@ -226,8 +216,7 @@ def _pooled_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> 
     path = _pooled_path(database, number, prefilter)
     if not path.is_file():
         assert prefilter.whitening is not None
-        vectors = _matrix(database.table(number, ["embedding"])["embedding"])
-        build_index(prefilter.whitening.apply(vectors), path)
+        build_index(prefilter.whitening.apply(database.views_of(number, "embedding")), path)
     return path
 
 

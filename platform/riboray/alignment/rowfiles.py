@@ -26,7 +26,6 @@ from riboray.manifest import atomic_path
 
 __all__ = ["RowFiles"]
 
-
 #: Steps from 0 to 1. Entries of unit rows, and of their projections, lie between -1 and 1; float16
 #: takes as much room and, on a CPU, ten times as long to read.
 _STEPS = 32767
