@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import numpy as np
 import pyarrow.dataset
@@ -34,6 +33,7 @@ from riboray.manifest import claim
 from riboray.model import load_checkpoint
 from riboray.rayenv import LOCAL
 from tests.conftest import random_sequences
+from tests.disks import small_disk
 
 
 def write(folder, sequences):
@@ -268,21 +268,14 @@ def test_another_runs_directory_is_told_by_its_manifest(checkpoint, tmp_path, rn
 
 def test_a_full_disk_ends_no_process(checkpoint, tmp_path):
     """A NumPy file is mapped: its room is claimed before it is written to."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
+    with small_disk(tmp_path / "disk", "200k") as disk:
         schema = embedding_schema(24, "float32", {})
         with (
             pytest.raises(OSError, match="No space left"),
-            open_sink("npy", disk / "x", schema, 10_000, 0),
+            open_sink("npy", disk.path / "x", schema, 10_000, 0),
         ):
             pass
-        assert not list(disk.iterdir())
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        assert not list(disk.path.iterdir())
 
 
 def test_numbers_beyond_float16_are_not_stored_as_infinity(checkpoint, tmp_path):

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -23,6 +22,7 @@ from riboray.embedding.embedder import Embedder
 from riboray.manifest import read_manifest
 from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences, tiny_config
+from tests.disks import small_disk
 from tests.integration.helpers import kill, riboray, start, wait_for
 
 pytestmark = pytest.mark.ray
@@ -266,35 +266,18 @@ def test_a_run_stopped_and_killed_goes_on(undisturbed, large, checkpoint, tmp_pa
 
 
 def test_a_full_disk_is_said_and_loses_nothing(fasta, checkpoint, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        common = [
-            "align",
-            fasta,
-            "--all-pairs",
-            "--checkpoint",
-            checkpoint,
-            "--output",
-            disk / "out",
-        ]
+    with small_disk(tmp_path / "disk", "300k") as disk:
+        output = disk.path / "out"
+        common = ["align", fasta, "--all-pairs", "--checkpoint", checkpoint, "--output", output]
         code, _, err = riboray(*common, cwd=tmp_path)
         assert code == 2
         assert "are free" in err
-        assert not (disk / "out").exists(), "other options may be tried in the same place"
+        assert not output.exists(), "other options may be tried in the same place"
         # Told too little beforehand: the disk fills up on the way.
-        subprocess.run(["mount", "-o", "remount,size=30m", str(disk)], check=True)
-        filler = disk / "filler"
+        disk.resize("30m")
         process = start([*common, "--num-workers", "1"], tmp_path)
-        wait_for((disk / "out" / "resolved_config.yaml").is_file)  # room was checked before
-        with filler.open("wb") as sink:
-            left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            sink.write(b"x" * max(left - 100_000, 0))
+        wait_for((output / "resolved_config.yaml").is_file)  # room was checked before
+        filler = disk.fill(100_000)
         _, err = process.communicate(timeout=300)
         assert process.returncode == 1
         assert "No space left" in err
@@ -303,8 +286,6 @@ def test_a_full_disk_is_said_and_loses_nothing(fasta, checkpoint, tmp_path):
         code, out, err = riboray(*common, "--num-workers", "1", cwd=tmp_path)
         assert code == 0, err
         assert json.loads(out)["pairs_reported"] == 130 * 129 // 2
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 BAD = [

@@ -20,6 +20,7 @@ from riboray.embedding.embedder import Embedder
 from riboray.manifest import read_manifest
 from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences, tiny_config
+from tests.disks import small_disk
 from tests.integration.helpers import kill, riboray, start, wait_for
 from tests.integration.test_search import mutate
 
@@ -240,26 +241,52 @@ def test_a_killed_run_goes_on(work, made):
         assert (output / name).read_bytes() == (work / "made" / name).read_bytes()
 
 
-def test_a_killed_run_of_chosen_pairs_goes_on(work):
+@pytest.fixture(scope="module")
+def chosen(work):
+    """Clusters by chosen pairs, in ``chosen``; the command without its output."""
     options = ["--exhaustive", "10", "--candidates", "20", "--dimensions", "16", *LEVEL]
     arguments = ["cluster", "rnas.fa", "--checkpoint", "model3", "--figure", "false", *options]
     arguments += ["--num-workers", "1", "--output"]
     code, _, err = riboray(*arguments, "chosen", cwd=work)
     assert code == 0, err
     check_families(work / "chosen")
+    return arguments
+
+
+def test_a_killed_run_of_chosen_pairs_goes_on(work, chosen):
     output = work / "chosen-killed"
-    process = start([*arguments, output], work)
+    process = start([*chosen, output], work)
     rows = output / "work" / "rows" / "00000.rows"
     wait_for(rows.is_file)
     assert kill(process) == -9
     before = rows.stat().st_mtime_ns
-    process = start([*arguments, output], work)
+    process = start([*chosen, output], work)
     wait_for((output / "work" / "candidates-00000.npy").is_file)
     assert rows.stat().st_mtime_ns == before, "not made again"
     assert process.wait(200) == 0
-    names = ["clusters.tsv", "clusters.parquet"]
-    for name in names:
-        assert (output / name).read_bytes() == (work / "chosen" / name).read_bytes()
+    check_same(output, work / "chosen")
+
+
+def check_same(output, reference):
+    for name in ("clusters.tsv", "clusters.parquet"):
+        assert (output / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_a_full_disk_loses_nothing(work, chosen):
+    """The rows to align do not fit: said once, and the same command goes on where it was."""
+    with small_disk(work / "disk", "20m") as disk:
+        output = disk.path / "out"
+        process = start([*chosen, output], work)
+        wait_for((output / "work" / "embeddings" / "manifest.json").is_file)
+        filler = disk.fill(50_000)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 1, err
+        assert "No space left on device; make room and give the same command again" in err
+        assert "Traceback" not in err
+        filler.unlink()
+        code, _, err = riboray(*chosen, output, cwd=work)
+        assert code == 0, err
+        check_same(output, work / "chosen")
 
 
 def test_one_sequence_and_none_alike(work, tmp_path, capsys):

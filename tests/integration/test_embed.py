@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
-import subprocess
 
 import numpy as np
 import psutil
@@ -20,6 +18,7 @@ from riboray.cli import main
 from riboray.embedding.embedder import Embedder
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences
+from tests.disks import small_disk
 from tests.integration.helpers import kill, riboray, start, wait_for
 from tests.integration.test_align import write_fasta
 
@@ -179,34 +178,24 @@ def test_ctrl_c_and_on(work, undisturbed):
 
 def test_a_disk_that_fills_up(work, tmp_path):
     folder, _, _ = work
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        code, _, err = riboray(*COMMON, disk / "out", cwd=folder)
+    with small_disk(tmp_path / "disk", "600k") as disk:
+        output = disk.path / "out"
+        code, _, err = riboray(*COMMON, output, cwd=folder)
         assert code == 2
         assert "are needed, but only" in err
-        assert not (disk / "out").exists()
-        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        process = start([*COMMON, disk / "out", "--num-workers", "1"], folder)
-        wait_for(lambda: list((disk / "out").glob("*.arrow")))
-        with (disk / "filler").open("wb") as sink:
-            left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            sink.write(b"x" * max(left - 30_000, 0))
+        assert not output.exists()
+        disk.resize("20m")
+        process = start([*COMMON, output, "--num-workers", "1"], folder)
+        wait_for(lambda: list(output.glob("*.arrow")))
+        filler = disk.fill(30_000)
         _, err = process.communicate(timeout=300)
         assert process.returncode == 1
         assert "No space left" in err
         assert "Traceback" not in err
-        (disk / "filler").unlink()
-        code, out, err = riboray(*COMMON, disk / "out", cwd=folder)
+        filler.unlink()
+        code, out, err = riboray(*COMMON, output, cwd=folder)
         assert code == 0, err
         assert json.loads(out)["sequences_embedded"] == 1300
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_corpus_is_input(work):

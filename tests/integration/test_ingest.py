@@ -7,7 +7,6 @@ import functools
 import gzip
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 from riboray.corpus import IngestConfig, ingest, steps
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import InputError
+from tests.disks import small_disk
 from tests.integration.helpers import kill, riboray, start, wait_for
 
 pytestmark = pytest.mark.ray
@@ -185,17 +185,12 @@ def test_two_at_once_and_other_inputs(inputs, undisturbed, tmp_path):
     assert (code, "is complete already" in err) == (0, True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_loses_nothing(tmp_path):
     """On a disk of 24 MB: an error, no rubbish, and the same command finishes with more room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("cannot mount a small disk here")
-    try:
+    with small_disk(tmp_path / "disk", "24m") as disk:
         path = write_fasta(tmp_path / "in.fa", 120_000, 3)
-        common = ["ingest", path, "--num-workers", "1", "--output", disk / "c"]
+        output = disk.path / "c"
+        common = ["ingest", path, "--num-workers", "1", "--output", output]
         code, _, err = riboray(*common, cwd=tmp_path)
         assert code == 2, "told beforehand"
         assert "are needed, but only" in err
@@ -210,13 +205,11 @@ def test_a_full_disk_loses_nothing(tmp_path):
         assert done.returncode == 1
         assert "No space left" in done.stderr
         assert "Traceback" not in done.stderr
-        assert not (disk / "c" / "manifest.json").exists()
-        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        assert not (output / "manifest.json").exists()
+        disk.resize("200m")
         code, out, err = riboray(*common, cwd=tmp_path)
         assert code == 0, err
         assert json.loads(out)["sequences_read"] == 120_000
-    finally:
-        subprocess.run(["umount", str(disk)], check=False)
 
 
 def test_inputs_over_http(server, tmp_path, monkeypatch):
