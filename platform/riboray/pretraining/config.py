@@ -95,6 +95,9 @@ class PretrainConfig:
     """Weight of the masked-language-modelling loss (mean over targets, nats)."""
     sal_weight: float = 0.05
     """Weight of the structural-alignment loss (mean over pairs)."""
+    sal_temperature: float = 0.0
+    """0: the published loss, against the best other alignment. Above 0, in match scores, such as
+    0.2: against all alignments at once, each by how nearly it is the best."""
     ss_weight: float = 1.0
     """Weight of the structure-class loss (mean over nucleotides of known class, nats), in phases
     that have it."""
@@ -130,14 +133,19 @@ class PretrainConfig:
     """Batches of each kind in a global step (default: the largest number of workers). It, not the
     number of workers, decides what a step computes: workers with several batches accumulate
     their gradients."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """What moves the matrices of the encoder's layers: AdamW as all else, or Muon, which needs
+    fewer steps."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    muon_scale: float = 4.0
+    """Learning rate of Muon, in multiples of AdamW's."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """What the learning rate does after the warm-up: fall to 0 as a cosine, or stay."""
     warmup: float = 0.1
     """Share of the run over which the learning rate rises from 0."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW, on matrices only."""
+    """Weight decay, on matrices only."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.0
@@ -147,6 +155,9 @@ class PretrainConfig:
     """Arithmetic of the forward pass: bf16 on a GPU, fp32 on a CPU (bf16 is slower there)."""
     compile: bool = False
     """Compile the encoder with torch.compile: a minute at the start, for GPUs."""
+    position_init: Literal["normal", "sinusoidal"] = "normal"
+    """What position embeddings are before training: random as the original's, or waves, by which
+    attention finds neighbours sooner. They are learnt in either case."""
     seed: int = 0
     """Seed of weights, masks, pairs and order."""
     model: RnaBertConfig = field(default_factory=RnaBertConfig)
@@ -212,6 +223,7 @@ class PretrainConfig:
         positive = (
             "pairs_per_family",
             "learning_rate",
+            "muon_scale",
             "max_grad_norm",
             "validation_sequences",
             "validation_pairs",
@@ -231,7 +243,7 @@ class PretrainConfig:
                 raise ConfigError(f"{name} must be positive, not {value}")
         not_negative = (
             *("mlm_weight", "sal_weight", "ss_weight", "sfp_weight"),
-            *("weight_decay", "identity_power", "pair_jitter"),
+            *("weight_decay", "identity_power", "pair_jitter", "sal_temperature"),
             *("evaluations", "max_failures", "patience", "record_seconds", "seed"),
         )
         for name in not_negative:

@@ -128,7 +128,8 @@ def violation_loss(hidden_a: Tensor, hidden_b: Tensor, violations: Violations) -
     -------
     Tensor, shape=(n,), dtype=float32 (float64 for float64 embeddings)
         ``max over alignments (score + margin) - score(reference)``: never negative, and 0 exactly
-        when the reference scores higher than any other alignment by that one's margin.
+        when the reference scores higher than any other alignment by that one's margin. With a
+        temperature, the soft maximum: always above 0.
 
     Notes
     -----
@@ -154,6 +155,7 @@ def sal_loss(
     reference: NDArray[np.integer],
     gaps: GapPenalties | None = None,
     margins: Margins | None = None,
+    temperature: float = 0.0,
 ) -> Tensor:
     """Structured max-margin loss of structural alignment learning, from base embeddings.
 
@@ -161,7 +163,7 @@ def sal_loss(
     ----------
     hidden_a, hidden_b : Tensor, shapes=(n, width_a, H) and (n, width_b, H)
         Base embeddings, padded; with gradient.
-    lengths_a, lengths_b, reference, gaps, margins
+    lengths_a, lengths_b, reference, gaps, margins, temperature
         As for `find_violations`.
 
     Returns
@@ -170,5 +172,6 @@ def sal_loss(
         As from `violation_loss`. Objective: Akiyama & Sakakibara 2022, doi:10.1093/nargab/lqac012.
     """
     match = match_scores(hidden_a, hidden_b).cpu().numpy()
-    violations = find_violations(match, lengths_a, lengths_b, reference, gaps, margins)
+    pairs = match, lengths_a, lengths_b, reference
+    violations = find_violations(*pairs, gaps, margins, temperature)
     return violation_loss(hidden_a, hidden_b, violations)

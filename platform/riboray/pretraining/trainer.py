@@ -17,6 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from riboray.model.heads import RnaBertForPreTraining
+from riboray.model.positions import sinusoids
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.hostcopy import HostCopy
 from riboray.pretraining.losses import (
@@ -30,6 +31,7 @@ from riboray.pretraining.losses import (
     violation_loss,
 )
 from riboray.pretraining.meter import StepMetrics, training_flops
+from riboray.pretraining.optimizers import make_optimizers
 from riboray.pretraining.passes import PairEmbeddings, PendingPairs, StepWork, step_metrics
 from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
 from riboray.pretraining.targets import Counts, count_targets
@@ -52,19 +54,15 @@ class Trainer:
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
-        self.model = RnaBertForPreTraining(config.model).to(device)
+        self.model = RnaBertForPreTraining(config.model)
+        if config.position_init == "sinusoidal":
+            with torch.no_grad():
+                places = self.model.model.embeddings.position_embeddings.weight
+                count, width = places.shape
+                places.copy_(sinusoids(count, width, config.model.initializer_range))
+        self.model.to(device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),  # as usual for BERT: 0.999 remembers the first steps too long
-            fused=True,
-        )
+        self.optimizers = make_optimizers(self.model, config)
         on_gpu = device.type == "cuda"
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
         self._encode = torch.compile(self.model, dynamic=True) if config.compile else self.model
@@ -147,9 +145,10 @@ class Trainer:
         return submit_violations(self._threads, self._parts, pending.scores, *wanted)
 
     def _alignment_of(self, pending: PendingPairs) -> tuple[Any, ...]:
-        """Return lengths, references, penalties and margins."""
-        lengths = pending.lengths_a, pending.lengths_b
-        return *lengths, pending.batch.reference, self.config.gaps, self.config.margins
+        """Return lengths, references, penalties, margins and temperature."""
+        lengths, config = (pending.lengths_a, pending.lengths_b), self.config
+        rule = config.gaps, config.margins, config.sal_temperature
+        return *lengths, pending.batch.reference, *rule
 
     def finish(self, pending: PendingPairs) -> Tensor:
         """Return the structural-alignment loss of every pair, shape (n,)."""
@@ -195,9 +194,10 @@ class Trainer:
         ]
         sums = self._reduce_gradients(work.sums, size)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+            optimizer.step()
         self._update_average()
         return step_metrics(sums, counts, float(norm), work.waited)
 
@@ -214,7 +214,7 @@ class Trainer:
         with torch.random.fork_rng(devices):
             counts = count_targets(mlm, pairs, ss, self.config.objectives)
             self._learn(mlm, pairs, ss, counts)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
 
     def _learn(
         self,
@@ -225,7 +225,7 @@ class Trainer:
     ) -> StepWork:
         """Pass this worker's batches forward and backward."""
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         work = StepWork(self, counts)
         work.learn(mlm, pairs, ss)
         return work
@@ -284,7 +284,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that decides the next steps and is not in the model of a checkpoint."""
         state: dict[str, Any] = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "updates": self.updates,
             "rng": torch.get_rng_state(),
         }
@@ -300,7 +300,8 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self._average = [p.detach().clone() for p in self.parameters]
         self.model.load_state_dict(state.get("weights", state["model"]))
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         self.updates = state["updates"]
         torch.set_rng_state(state["rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:

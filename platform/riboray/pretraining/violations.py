@@ -4,7 +4,8 @@ The loss of a pair of RNAs is the difference between two alignments, the best on
 the reference. Base pairs that both have cancel; what remains, and what gradients flow through, are
 the *violations*: pairs aligned falsely and pairs of the reference missed, often few. Finding them
 takes match scores alone and is plain compiled code that holds no lock of the interpreter, so that
-threads can do it while the device goes on; `losses.violation_loss` makes the loss of them.
+threads can do it while the device goes on; `losses.violation_loss` makes the loss of them. With a
+temperature, all alignments are compared with the reference at once (`gibbs`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from riboray.alignment import GapPenalties, Margins, align_batch
+from riboray.pretraining.gibbs import soft_differences
 
 __all__ = ["PendingViolations", "Violations", "find_violations", "submit_violations"]
 
@@ -38,7 +40,8 @@ class Violations:
         The bases of a and of b; ascending within a pair of RNAs, but for the order of two of one
         base of a.
     sign : ndarray, shape=(V,), dtype=float32
-        +1 for a base pair aligned falsely, -1 for one of the reference that is missed.
+        +1 for a base pair aligned falsely, -1 for one of the reference that is missed; with a
+        temperature, probabilities of either.
     offset : ndarray, shape=(n,), dtype=float32
         What the loss of each pair of RNAs is beside the match scores: margins, and the gap
         penalties of the reference less those of the best alignment. 0 where nothing is violated.
@@ -58,6 +61,7 @@ def find_violations(
     reference: Integers,
     gaps: GapPenalties | None = None,
     margins: Margins | None = None,
+    temperature: float = 0.0,
 ) -> Violations:
     """Align with margins, and compare with the reference.
 
@@ -73,11 +77,13 @@ def find_violations(
         RNABERT's 1.0 + 0.1·k by default.
     margins : Margins, optional
         RNABERT's 0.1 and 0.05 by default.
+    temperature : float, optional
+        Above 0, the soft maximum over all alignments takes the place of the best one.
 
     Returns
     -------
     Violations
-        Of the alignment that `riboray.alignment.align_batch` finds, ties included.
+        Of the alignment that `riboray.alignment.align_batch` finds, ties included; or of all.
 
     Raises
     ------
@@ -85,8 +91,41 @@ def find_violations(
         As `align_batch` does.
     """
     gaps, margins = gaps or GapPenalties(), margins or Margins()
+    if temperature:
+        return _soft_violations(
+            np.asarray(match, np.float32),
+            np.ascontiguousarray(lengths_a, np.int32),
+            np.ascontiguousarray(lengths_b, np.int32),
+            np.ascontiguousarray(reference, np.int32),
+            *(gaps, margins, float(temperature)),
+        )
     best = align_batch(match, lengths_a, lengths_b, gaps, reference=reference, margins=margins)
     return _compare(best.partners, reference, lengths_a, lengths_b, gaps, margins)
+
+
+def _soft_violations(
+    match: Scores,
+    lengths_a: NDArray[np.int32],
+    lengths_b: NDArray[np.int32],
+    reference: NDArray[np.int32],
+    gaps: GapPenalties,
+    margins: Margins,
+    temperature: float,
+) -> Violations:
+    """Compare with all alignments; where their sums cannot be held, with the best."""
+    cells, sign, offset = soft_differences(
+        match, lengths_a, lengths_b, reference, gaps, margins, temperature
+    )
+    lost = np.flatnonzero(~np.isfinite(offset))
+    if len(lost):
+        pairs = match[lost], lengths_a[lost], lengths_b[lost], reference[lost]
+        best = find_violations(*pairs, gaps, margins)
+        others = np.stack([lost[best.pair], best.first, best.second])
+        cells = np.concatenate([cells, others], axis=1)
+        order = np.argsort(cells[0], kind="stable")
+        cells, sign = cells[:, order], np.concatenate([sign, best.sign])[order]
+        offset[lost] = best.offset
+    return Violations(cells[0], cells[1], cells[2], sign, offset)
 
 
 def _compare(
@@ -205,6 +244,7 @@ def submit_violations(
     reference: Integers,
     gaps: GapPenalties | None = None,
     margins: Margins | None = None,
+    temperature: float = 0.0,
 ) -> PendingViolations:
     """Have threads do what `find_violations` does, and go on.
 
@@ -218,7 +258,7 @@ def submit_violations(
     match : ndarray or callable
         As for `find_violations`; or what returns it, called by every thread: it can wait for the
         scores to arrive from a device.
-    lengths_a, lengths_b, reference, gaps, margins
+    lengths_a, lengths_b, reference, gaps, margins, temperature
         As for `find_violations`.
 
     Returns
@@ -234,7 +274,7 @@ def submit_violations(
         rows = slice(start, stop)
         pairs = scores[rows], lengths_a[rows], lengths_b[rows], reference[rows]
         try:
-            return find_violations(*pairs, gaps, margins)
+            return find_violations(*pairs, gaps, margins, temperature)
         except ValueError as error:
             raise ValueError(f"of the pairs from number {start} on: {error}") from error
 
