@@ -41,6 +41,7 @@ def info(config: InfoConfig) -> dict[str, Any]:
     """
     import torch
 
+    from riboray.model.bundled import bundled_models
     from riboray.model.checkpoint import describe, load_checkpoint
 
     report: dict[str, Any] = {
@@ -48,6 +49,7 @@ def info(config: InfoConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "models": bundled_models(),
         "processor": processor(),
         "cpus": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

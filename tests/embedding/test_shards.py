@@ -326,7 +326,6 @@ def test_names_of_files(path, stem):
         ({"shard_bytes": 1}, "shard_bytes"),
         ({"token_budget": 0}, "token_budget"),
         ({"input": []}, "nothing to embed"),
-        ({"checkpoint": ""}, "--checkpoint"),
     ],
 )
 def test_options_that_cannot_be(options, message):

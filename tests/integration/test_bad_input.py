@@ -110,7 +110,6 @@ def test_a_directory_of_something_else(workplace, tmp_path):
         (["convert", "--checkpoint", "notes.txt", "--output", "o"], "cannot|can be read safely"),
         (["convert", "--checkpoint", "nowhere", "--output", "o"], "no such checkpoint"),
         (["serve", "--checkpoint", "folder"], "not a checkpoint directory"),
-        (["serve"], "--checkpoint is required"),
         (["info", "--checkpoint", "notes.txt"], "can be read safely"),
     ],
 )

@@ -322,7 +322,6 @@ BAD = [
     (None, [], "bad.fa"),
     (">a\nACGU\n>b\nACGU\n", ["--method", "spectral", "--clusters", "3"], "2 sequences cannot"),
     (">a\nACGU\n", ["--checkpoint", "nowhere"], "nowhere"),
-    (">a\nACGU\n", ["--checkpoint", "null"], "--checkpoint is required to align"),
     (">a\nACGU\n", ["--hits", "nowhere"], "no such directory or file"),
     (">a\nACGU\n", ["--hits", "PAIRS"], "which is none of the 1 sequences of bad.fa"),
 ]

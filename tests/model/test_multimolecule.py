@@ -8,6 +8,7 @@ import torch
 
 from riboray.alphabet import encode
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from riboray.model.bundled import bundled_models
 
 pytestmark = pytest.mark.compare
 multimolecule = pytest.importorskip(
@@ -31,11 +32,15 @@ def ours(model, sequences):
     return ids, lengths, hidden.numpy(), None if logits is None else logits.numpy()
 
 
-@pytest.mark.parametrize("specials", [False, True], ids=["no cls/eos", "cls and eos"])
-def test_multimolecule_opens_what_we_write(tmp_path, specials):
+@pytest.mark.parametrize("source", ["no cls/eos", "cls and eos", *bundled_models()])
+def test_multimolecule_opens_what_we_write(tmp_path, source):
     torch.manual_seed(11)
-    config = RnaBertConfig(initializer_range=0.1, add_bos=specials, add_eos=specials)
-    model = RnaBertForPreTraining(config).eval()
+    if source in bundled_models():
+        model = load_checkpoint(source).model
+    else:
+        specials = source == "cls and eos"
+        config = RnaBertConfig(initializer_range=0.1, add_bos=specials, add_eos=specials)
+        model = RnaBertForPreTraining(config).eval()
     save_checkpoint(model, tmp_path / "ours")
     ids, lengths, hidden, logits = ours(model, SEQUENCES)
     tokenizer = multimolecule.RnaTokenizer.from_pretrained(tmp_path / "ours")
@@ -48,7 +53,8 @@ def test_multimolecule_opens_what_we_write(tmp_path, specials):
         their_logits = masked_lm(**batch).logits.numpy()
     for wanted, found in ((hidden, their_hidden), (logits, their_logits)):
         for a, b in zip(real(wanted, lengths), real(found, lengths), strict=True):
-            assert np.abs(a - b).max() <= TOLERANCE
+            # Logits of a trained model reach 16, and rounding grows with them.
+            assert np.abs(a - b).max() <= TOLERANCE * max(1, np.abs(a).max() / 5)
 
 
 @pytest.mark.parametrize("name", ["RnaBertModel", "RnaBertForMaskedLM", "RnaBertForPreTraining"])

@@ -24,6 +24,9 @@ from tests.conftest import tiny_config
 
 CPU = torch.device("cpu")
 
+#: Muon, positions that start as waves, a loss against all alignments.
+NEWER = {"optimizer": "muon", "position_init": "sinusoidal", "sal_temperature": 0.2}
+
 
 @pytest.fixture(scope="module")
 def corpus(sample_corpus):
@@ -53,8 +56,13 @@ def weights(trainer):
     return {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
 
-def test_both_objectives_are_learnt(corpus):
-    config = make(max_steps=120, learning_rate=5e-3)
+@pytest.mark.parametrize(
+    "options",
+    [{"learning_rate": 5e-3}, {"learning_rate": 2e-3, **NEWER}],
+    ids=["original", "newer"],
+)
+def test_both_objectives_are_learnt(corpus, options):
+    config = make(max_steps=120, **options)
     _, session, last = train(corpus, config)
     before = next(r for r in session.records if r["kind"] == "validation")
     assert last["finished"]
@@ -77,9 +85,10 @@ def test_each_objective_alone(corpus, weights_of):
     assert all(torch.isfinite(p).all() for p in trainer.parameters)
 
 
-def test_stop_and_go_equals_going_through(corpus, tmp_path):
+@pytest.mark.parametrize("options", [{}, {**NEWER, "ema_decay": 0.9}], ids=["original", "newer"])
+def test_stop_and_go_equals_going_through(corpus, tmp_path, options):
     """10 steps = 5 steps, a checkpoint, a new process's worth of state, 5 more: bit for bit."""
-    config = make(max_steps=10, evaluations=1)  # the evaluation at step 5 makes a checkpoint
+    config = make(max_steps=10, **options)  # the evaluation at step 5 makes a checkpoint
     through, session, _ = train(corpus, config, CheckpointStore(tmp_path / "a", 9))
     checkpoint = tmp_path / "a" / "step-000000005"
     assert json.loads((checkpoint / "training_state" / "state.json").read_text())["step"] == 5

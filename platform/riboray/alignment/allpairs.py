@@ -50,7 +50,7 @@ def align_all_pairs(config: AlignConfig) -> dict[str, Any]:
     """
     address = prepare_ray(config.ray_address)
     directory = Path(config.output or "alignments").resolve()
-    loaded = load_checkpoint(Path(config.checkpoint).resolve())
+    loaded = load_checkpoint(config.checkpoint)
     store = PairStore(directory, config.identity(config.input, loaded.sha256))
     finished = store.finished()
     if finished is not None:
@@ -160,7 +160,7 @@ def _run(
         scores_only=config.scores_only,
         storage=config.storage,
     )
-    chunks = embedding_chunks(str(work.loaded.path), ordered, plan.chunks, work.maker)
+    chunks = embedding_chunks(work.loaded.name, ordered, plan.chunks, work.maker)
     with workers_on(address, config.num_workers) as workers:
         runner = TileRunner(workers, store, context, chunks, None)
         try:

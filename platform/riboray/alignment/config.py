@@ -10,6 +10,7 @@ from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, who
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.manifest import fingerprint, sha256_file
+from riboray.model.bundled import DEFAULT_MODEL
 
 __all__ = ["AlignConfig", "AlignmentOptions", "SearchConfig"]
 
@@ -18,9 +19,9 @@ __all__ = ["AlignConfig", "AlignmentOptions", "SearchConfig"]
 class AlignmentOptions:
     """What `align` and `search` have in common."""
 
-    checkpoint: str = ""
-    """Model whose base embeddings are aligned: a directory that riboray or MultiMolecule wrote, or
-    the published .pth."""
+    checkpoint: str = DEFAULT_MODEL
+    """Model whose base embeddings are aligned: one that comes with riboray, by its name; a
+    directory that riboray or MultiMolecule wrote; or the published .pth."""
     mode: Mode = "global"
     """``global``: end to end. ``semiglobal``: at each end, the gap of one sequence is free.
     ``local``: the best stretch of each."""
@@ -61,8 +62,6 @@ class AlignmentOptions:
     """Seed of shuffles and samples."""
 
     def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigError("--checkpoint is required: a model that `riboray pretrain` made")
         check_mode(self.mode)
         if self.arithmetic == "int16":
             whole_penalties(self.gaps, SCALE)
@@ -148,6 +147,9 @@ class SearchConfig(AlignmentOptions):
     """FASTA, plain or gzip; may be given first, without the flag."""
     db: str = ""
     """Directory that `riboray embed` made, with base embeddings."""
+    checkpoint: str = ""
+    """Model whose base embeddings are aligned; by default the one that embedded the database, from
+    where it was then."""
     output: str = "hits"
     """Directory to make; the same command goes on in it where it stopped."""
     prefilter: Literal["both", "embedding", "kmer", "none"] = "both"

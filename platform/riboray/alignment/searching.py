@@ -25,6 +25,7 @@ from riboray.alignment.selection import best_of_each
 from riboray.alignment.sides import Side
 from riboray.alignment.store import PairStore
 from riboray.console import Progress, say
+from riboray.embedding.origin import model_of
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CorpusError
 from riboray.manifest import atomic_path
@@ -57,12 +58,13 @@ def search(config: SearchConfig) -> dict[str, Any]:
     address = prepare_ray(config.ray_address)
     directory = Path(config.output).resolve()
     database = EmbeddingSet.open(Path(config.db).resolve())
-    loaded = load_checkpoint(Path(config.checkpoint).resolve())
+    checkpoint = config.checkpoint or model_of(database.directory)
+    loaded = load_checkpoint(checkpoint)
     if loaded.sha256 != database.model:
         raise CorpusError(
             database.directory,
             f"was embedded with the model {database.model[:12]}…, not with "
-            f"{config.checkpoint} ({loaded.sha256[:12]}…); scores between two models mean "
+            f"{checkpoint} ({loaded.sha256[:12]}…); scores between two models mean "
             "nothing: embed it anew, or name its checkpoint",
         )
     database.check_searchable(loaded.model.config.num_hidden_layers)
@@ -131,7 +133,7 @@ def _run(
     from riboray.alignment.pipeline import TileRunner, workers_on
 
     start = time.monotonic()
-    checkpoint = str(work.loaded.path)
+    checkpoint = work.loaded.name
     with workers_on(address, config.num_workers) as workers:
         pairs = None
         if config.prefilter != "none":
@@ -231,7 +233,7 @@ def _candidates(
             return stored["query"], stored["row"]
     folder = index_folder(database, store.work)
     chooser = fit_prefilter(database, config.prefilter, config.kmer, folder)
-    texts, checkpoint = work.named.sequences, str(work.loaded.path)
+    texts, checkpoint = work.named.sequences, work.loaded.name
     progress = Progress("  prefilter")
     best = find_candidates(
         workers,

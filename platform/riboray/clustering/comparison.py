@@ -125,7 +125,7 @@ def compare_all(
         AlignConfig(
             input=[str(fasta)],
             all_pairs=True,
-            checkpoint=str(loaded.path),
+            checkpoint=loaded.name,
             output=str(output),
             mode=config.mode,
             centred=config.centred,
@@ -144,12 +144,12 @@ def compare_all(
     return Comparison(graph, "all pairs", int(made["pairs_compared"]))
 
 
-def embed_many(config: ClusterConfig, work: Path, checkpoint: Path) -> EmbeddingSet:
+def embed_many(config: ClusterConfig, work: Path, checkpoint: str) -> EmbeddingSet:
     """Embed FASTA files with too many sequences for all pairs."""
     embed(
         EmbedConfig(
             input=config.input,
-            checkpoint=str(checkpoint),
+            checkpoint=checkpoint,
             output=str(work / "embeddings"),
             per_base=config.per_base,
             shard_bytes=_shard_bytes(config.input),
@@ -202,7 +202,7 @@ def _prepared(
     path = work / "fitted.npz"
     if not path.is_file():
         options = AlignmentOptions(
-            checkpoint=str(loaded.path),
+            checkpoint=loaded.name,
             mode=config.mode,
             gaps=config.gaps,
             max_evalue=config.max_evalue,
@@ -220,7 +220,7 @@ def _prepared(
         )
     chooser = fit_prefilter(stored, config.prefilter, config.kmer, index_folder(stored, work))
     width = _dimensions(config, loaded) or loaded.model.config.hidden_size
-    rows = RowFiles(work / "rows", stored, width, maker, str(loaded.path))
+    rows = RowFiles(work / "rows", stored, width, maker, loaded.name)
     return Chosen(config, stored, chooser, rows, rule, work, _BLOCK)
 
 

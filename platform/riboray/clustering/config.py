@@ -38,9 +38,9 @@ class ClusterConfig:
     """FASTA files, plain or gzip, or one directory that `riboray embed` made; may be given first,
     without the flag."""
     checkpoint: str | None = None
-    """Model whose base embeddings are aligned: a directory that riboray or MultiMolecule wrote, or
-    the published .pth. Not needed with --hits, nor with embeddings whose model is still where it
-    was."""
+    """Model whose base embeddings are aligned: one that comes with riboray, by its name; a
+    directory that riboray or MultiMolecule wrote; or the published .pth. By default, of embeddings
+    the model that made them, from where it was then; of sequences, rnabert."""
     hits: str | None = None
     """Pairs compared before: a directory that `riboray align --all-pairs` or `riboray search` made
     of these sequences, or a TSV file with columns query, target, evalue, score. By default the

@@ -71,10 +71,10 @@ class _Work:
         return self.directory / "work"
 
     @property
-    def checkpoint(self) -> Path:
-        """The model; checked to be there where it is needed."""
+    def checkpoint(self) -> str:
+        """What to call the model; checked to be there where it is needed."""
         assert self.loaded is not None
-        return self.loaded.path
+        return self.loaded.name
 
     @property
     def exhaustive(self) -> bool:
@@ -233,7 +233,7 @@ def _align(work: _Work, sequences: Sequences, clustering: Clustering) -> list[Fi
 def _aligned(work: _Work, pieces: Iterator[list[Family]]) -> Iterator[int]:
     """Align pieces of work on all workers, or one in this process; yield clusters done."""
     config = work.config
-    options = (str(work.checkpoint), GapPenalties(), config.mode)
+    options = (work.checkpoint, GapPenalties(), config.mode)
     few = list(islice(pieces, 2))
     if len(few) < 2 and work.address == LOCAL:  # done before a Ray would have started
         yield from (align_families(piece, *options) for piece in few)

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
 
 from riboray.clustering.config import ClusterConfig
 from riboray.corpus.fasta import scan_fasta
 from riboray.corpus.records import Reject
 from riboray.corpus.sequences import read_sequences
+from riboray.embedding.origin import model_of
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import CheckpointError, ConfigError, CorpusError, FastaError
 from riboray.manifest import MANIFEST_NAME, atomic_path
+from riboray.model.bundled import DEFAULT_MODEL
 from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 
 __all__ = ["Sequences", "count_records", "find_model", "open_input"]
@@ -165,23 +166,16 @@ def find_model(config: ClusterConfig, stored: EmbeddingSet | None) -> LoadedChec
     path = config.checkpoint
     needed = config.hits is None or config.alignments
     if path is None and stored is not None:
-        resolved = stored.directory / "resolved_config.yaml"
         try:
-            path = str(yaml.safe_load(resolved.read_text("utf-8"))["checkpoint"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
-            path = None
-        if path is not None and not Path(path).exists():
+            path = model_of(stored.directory)
+        except ConfigError:
             if needed:
-                raise ConfigError(f"the model is no longer at {path}: give --checkpoint")
-            path = None
+                raise
     if path is None:
-        if needed:
-            why = "to align" if config.hits is None else "for --alignments"
-            raise ConfigError(
-                f"--checkpoint is required {why}: a model that `riboray pretrain` made"
-            )
-        return None
-    loaded = load_checkpoint(Path(path).resolve())
+        if not needed:
+            return None
+        path = DEFAULT_MODEL
+    loaded = load_checkpoint(path)
     if stored is not None and loaded.sha256 != stored.model:
         raise CheckpointError(path, f"is not the model that made {stored.directory}")
     return loaded

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from riboray.corpus.config import ColumnNames
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
+from riboray.model.bundled import DEFAULT_MODEL
 
 __all__ = ["EmbedConfig", "resolve_layers"]
 
@@ -32,8 +33,9 @@ class EmbedConfig:
     """Sequences: FASTA files (plain or gzip), Parquet files, folders, corpora that `riboray ingest`
     made, patterns such as 'dir/*.fa.gz' and URLs (s3://, gs://, https://); may be given first,
     without the flag."""
-    checkpoint: str = ""
-    """Model: a directory that riboray or MultiMolecule wrote, or the published .pth."""
+    checkpoint: str = DEFAULT_MODEL
+    """Model: one that comes with riboray, by its name; a directory that riboray or MultiMolecule
+    wrote; or the published .pth."""
     output: str = "embeddings"
     """Directory to make; the same command goes on in it where it stopped. On a cluster: a path that
     every node sees."""
@@ -93,8 +95,6 @@ class EmbedConfig:
     def __post_init__(self) -> None:
         if not self.input:
             raise ConfigError("nothing to embed: give files, folders or URLs")
-        if not self.checkpoint:
-            raise ConfigError("--checkpoint is required: a model that `riboray pretrain` made")
         if not self.layers or len(set(self.layers)) < len(self.layers):
             raise ConfigError(f"layers must name each layer once, not {self.layers}")
         for name, least in (("shard_bytes", 64), ("token_budget", 1)):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from riboray import __version__
 from riboray.console import Progress, say
-from riboray.corpus.files import location
 from riboray.corpus.records import Reject
 from riboray.corpus.rejects import write_rejects
 from riboray.embedding.config import EmbedConfig, resolve_layers
@@ -55,7 +54,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
     directory = Path(config.output).resolve()
     if "working_dir_files" in Path.cwd().parts and not Path(config.output).is_absolute():
         say("  warning     --output is relative: it lies in the job's temporary copy of the code")
-    loaded = load_checkpoint(Path(config.checkpoint).resolve())
+    loaded = load_checkpoint(config.checkpoint)
     if config.log_likelihood != "none" and loaded.model.lm_head is None:
         raise ConfigError("--log-likelihood needs a model with a language-model head")
     layers = resolve_layers(config.layers, loaded.model.config.num_hidden_layers)
@@ -88,7 +87,7 @@ def embed(config: EmbedConfig) -> dict[str, Any]:
 def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[str, Any]:
     config, directory = work.config, work.directory
     # Absolute: `riboray verify` looks for the model from anywhere.
-    values = {**asdict(config), "checkpoint": location(str(work.loaded.path))}
+    values = {**asdict(config), "checkpoint": work.loaded.name}
     write_config(directory / "resolved_config.yaml", values)
     (directory / "work").mkdir(exist_ok=True)
     began = time.monotonic()
@@ -103,7 +102,7 @@ def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[st
             # Numbers of another precision are other numbers: parts that have them are not these.
             identity=fingerprint({"identity": identity, "precision": precision}),
             model=work.loaded.sha256,
-            checkpoint=location(str(work.loaded.path)),
+            checkpoint=work.loaded.name,
             layers=layers,
             annotations=tuple(plan.annotations),
             given=work.given,

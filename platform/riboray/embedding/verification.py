@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
 from riboray.console import say
 from riboray.corpus.strings import Strings, hash_rows
 from riboray.embedding.embedder import Embedder, Wanted
+from riboray.embedding.origin import model_of
 from riboray.embedding.pooling import normalised
 from riboray.embedding.store import EMBEDDINGS_KIND, EmbeddingSet, column_name
 from riboray.errors import CheckpointError, ConfigError, CorpusError
@@ -138,16 +138,8 @@ def _check_matrices(stored: EmbeddingSet, number: int, lengths: NDArray[np.int32
 
 
 def _model(config: VerifyConfig, stored: EmbeddingSet) -> LoadedCheckpoint:
-    path = config.checkpoint
-    if path is None:
-        resolved = stored.directory / "resolved_config.yaml"
-        try:
-            path = str(yaml.safe_load(resolved.read_text("utf-8"))["checkpoint"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ConfigError(f"{resolved} does not name the model: give --checkpoint") from error
-        if not Path(path).exists():
-            raise ConfigError(f"the model is no longer at {path}: give --checkpoint, or --sample 0")
-    loaded = load_checkpoint(Path(path).resolve())
+    path = config.checkpoint or model_of(stored.directory)
+    loaded = load_checkpoint(path)
     if loaded.sha256 != stored.model:
         raise CheckpointError(path, "is not the model that made the embeddings")
     return loaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ class NamedModel:
     def about(self) -> dict[str, Any]:
         """Where it lies and what decides its embeddings: JSON."""
         return {
-            "path": str(self.loaded.path),
+            "path": self.loaded.name,
             "format": self.loaded.format,
             "sha256": self.loaded.sha256,
             "padding": self.model.config.padding,
@@ -70,7 +69,7 @@ def load_models(values: Sequence[str], known: Sequence[str] = ("padding",)) -> l
     """
     found = []
     for entry in named_paths(values, "checkpoint", known):
-        loaded = load_checkpoint(Path(entry.path).resolve())
+        loaded = load_checkpoint(entry.path)
         model = _with_padding(loaded.model, padding_of(entry))
         found.append(NamedModel(entry, model, loaded))
     return found

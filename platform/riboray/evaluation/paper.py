@@ -261,7 +261,7 @@ def _cluster(
     with atomic_path(fasta) as temporary:
         records = (f">{m.id} {family}\n{m.sequence}\n" for family, m in inputs.drawn)
         temporary.write_text("".join(records), "utf-8")
-    models = [f"{m.name}={m.loaded.path},padding={m.model.config.padding}" for m in inputs.models]
+    models = [f"{m.name}={m.loaded.name},padding={m.model.config.padding}" for m in inputs.models]
     part = EvaluateClusteringConfig(
         input=[str(fasta)],
         checkpoint=models,

@@ -11,7 +11,7 @@ Read besides: directories that MultiMolecule wrote, and the published ``.pth``.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from riboray.alphabet import VOCABULARIES, Vocabulary, get_vocabulary
 from riboray.errors import CheckpointError, ConfigError, VocabularyError
 from riboray.manifest import atomic_directory, sha256_file, write_json
+from riboray.model.bundled import checkpoint_path, same_path
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.model.metadata import (
@@ -70,7 +71,7 @@ class LoadedCheckpoint:
     model : RnaBertForPreTraining
         On the CPU, float32, in evaluation mode; its ``config`` carries the conventions.
     path : Path
-        The file or directory read.
+        The file or directory read, absolute.
     format : str
         ``riboray``, ``multimolecule`` or ``published``.
     sha256 : str
@@ -82,12 +83,17 @@ class LoadedCheckpoint:
     format: str
     sha256: str
 
+    @property
+    def name(self) -> str:
+        """What means this checkpoint to a process elsewhere: its path, or its name if bundled."""
+        return same_path(self.path)
+
 
 def describe(loaded: LoadedCheckpoint) -> dict[str, Any]:
     """Return a checkpoint's origin, size and conventions, for people and for ``/v1/info``."""
     config = loaded.model.config
     return {
-        "path": str(loaded.path),
+        "path": loaded.name,
         "format": loaded.format,
         "sha256": loaded.sha256,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
@@ -102,7 +108,8 @@ def load_checkpoint(path: str | Path, *, vocabulary: str | None = None) -> Loade
     Parameters
     ----------
     path : str or Path
-        A directory that riboray or MultiMolecule wrote, or the published ``.pth`` file.
+        A directory that riboray or MultiMolecule wrote, or the published ``.pth`` file; or the name
+        of a model that comes with riboray.
     vocabulary : str, optional
         Required vocabulary. Needed for a directory without tokenizer files; otherwise a check.
 
@@ -119,12 +126,14 @@ def load_checkpoint(path: str | Path, *, vocabulary: str | None = None) -> Loade
     VocabularyError
         If the vocabulary is unknown, or not the one required.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     if path.is_dir():
-        return _load_directory(path, vocabulary)
-    if not path.is_file():
+        loaded = _load_directory(path, vocabulary)
+    elif path.is_file():
+        loaded = _load_published(path, vocabulary)
+    else:
         raise CheckpointError(path, "no such checkpoint file or directory")
-    return _load_published(path, vocabulary)
+    return replace(loaded, path=path.resolve())
 
 
 def _load_published(path: Path, vocabulary: str | None) -> LoadedCheckpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from riboray.errors import ConfigError
+from riboray.model.bundled import DEFAULT_MODEL
 
 __all__ = ["ServeConfig"]
 
@@ -13,8 +14,9 @@ __all__ = ["ServeConfig"]
 class ServeConfig:
     """Answer over HTTP for a checkpoint."""
 
-    checkpoint: str = ""
-    """Checkpoint to serve: a directory, or the published .pth."""
+    checkpoint: str = DEFAULT_MODEL
+    """Model to serve: one that comes with riboray, by its name; a directory that riboray or
+    MultiMolecule wrote; or the published .pth."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback is open to the network: put a proxy with
     authentication in front."""
@@ -24,7 +26,5 @@ class ServeConfig:
     """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
 
     def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigError("--checkpoint is required")
         if not 0 < self.port < 65536:
             raise ConfigError(f"port must lie between 1 and 65535, not {self.port}")

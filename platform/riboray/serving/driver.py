@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from riboray.console import say
 from riboray.model.checkpoint import load_checkpoint
@@ -21,14 +20,13 @@ def serve(config: ServeConfig) -> None:
     CheckpointError
         If the checkpoint cannot be read; found before anything is started.
     """
-    checkpoint = Path(config.checkpoint).resolve()
-    load_checkpoint(checkpoint)
+    checkpoint = load_checkpoint(config.checkpoint).name
     ray_address = prepare_ray(config.ray_address)
     from riboray.serving.pipeline import serve_forever
 
     address = f"http://{config.host}:{config.port}"
     say(f"loading {checkpoint}")
     serve_forever(
-        replace(config, checkpoint=str(checkpoint), ray_address=ray_address),
+        replace(config, checkpoint=checkpoint, ray_address=ray_address),
         lambda: say(f"serving {address}/v1/info  (documentation: {address}/docs; Ctrl-C ends)"),
     )

@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from riboray import __version__
-from riboray.errors import ConfigError, RiborayError
+from riboray.errors import RiborayError
+from riboray.model.bundled import DEFAULT_MODEL
 from riboray.pipeline import connect, first_line
 from riboray.rayenv import LOCAL
 from riboray.serving.config import ServeConfig
@@ -58,9 +59,7 @@ def build(arguments: dict[str, str]) -> Any:
     ConfigError
         If no checkpoint is named.
     """
-    checkpoint = arguments.get("checkpoint")
-    if not checkpoint:
-        raise ConfigError("name a checkpoint: serve run serve.app:app checkpoint=DIRECTORY")
+    checkpoint = arguments.get("checkpoint") or DEFAULT_MODEL
     return Gateway.bind(checkpoint)  # type: ignore[attr-defined]
 
 
