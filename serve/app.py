@@ -1,4 +1,4 @@
-"""The deployment graph: `serve run serve.app:app checkpoint=DIRECTORY`."""
+"""The deployment graph: `serve run serve.app:app [checkpoint=DIRECTORY]`."""
 
 import sys
 from pathlib import Path

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from riboray.errors import CheckpointError, ConfigError
+from riboray.errors import CheckpointError
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
 from riboray.serving.service import Service
 from tests.integration.helpers import start, wait_for
@@ -34,11 +34,12 @@ def test_the_service_without_its_server(checkpoint):
         Service("/nowhere")
 
 
-def test_an_application_needs_a_checkpoint():
+def test_an_application_serves_the_bundled_model_if_none_is_named(checkpoint):
     from riboray.serving.pipeline import build
 
-    with pytest.raises(ConfigError, match="checkpoint=DIRECTORY"):
-        build({})
+    for arguments, served in (({}, "rnabert"), ({"checkpoint": str(checkpoint)}, str(checkpoint))):
+        assert build(arguments)._bound_deployment.init_args == (served,)
+    assert Service("rnabert").info().checkpoint["parameters"] == 511_596
 
 
 def free_port():

@@ -52,13 +52,7 @@ class Gateway:
 
 
 def build(arguments: dict[str, str]) -> Any:
-    """Build the application for ``serve run serve.app:app checkpoint=DIRECTORY``.
-
-    Raises
-    ------
-    ConfigError
-        If no checkpoint is named.
-    """
+    """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY]``."""
     checkpoint = arguments.get("checkpoint") or DEFAULT_MODEL
     return Gateway.bind(checkpoint)  # type: ignore[attr-defined]
 
