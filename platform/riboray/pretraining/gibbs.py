@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from riboray.alignment import GapPenalties, Margins
+from riboray.alignment import GapPenalties, Margins, gap_costs
 
 __all__ = ["soft_differences"]
 
@@ -66,8 +66,9 @@ def soft_differences(
     cells = np.empty((3, most), np.int64)
     sign, offset = np.empty(most, np.float32), np.empty(len(match), np.float32)
     penalties = float(gaps.open), float(gaps.extend), float(margins.false), float(margins.missed)
+    costs = gap_costs(reference, lengths_a, lengths_b, gaps)
     count = _gibbs_kernel(
-        match, lengths_a, lengths_b, reference, temperature, penalties, cells, sign, offset
+        match, lengths_a, lengths_b, reference, costs, temperature, penalties, cells, sign, offset
     )
     return cells[:, :count], sign[:count], offset
 
@@ -172,30 +173,12 @@ def _backward(
 
 
 @njit(nogil=True, cache=True)
-def _reference_score(
-    match: Any, reference: Any, n: int, m: int, gap_open: float, gap_extend: float
-) -> Any:
-    """Return the reference's score, and how many pairs it aligns."""
-    score, pairs, end_a, end_b = 0.0, 0, 0, 0
-    for i in range(n + 1):
-        j = reference[i] if i < n else m
-        if j < 0:
-            continue
-        symbols = i - end_a + j - end_b
-        score -= gap_open * ((i > end_a) + (j > end_b)) + gap_extend * symbols
-        end_a, end_b = i + 1, j + 1
-        if i < n:
-            score += match[i, j]
-            pairs += 1
-    return score, pairs
-
-
-@njit(nogil=True, cache=True)
 def _gibbs_kernel(
     match: Any,
     lengths_a: Any,
     lengths_b: Any,
     reference: Any,
+    costs: Any,
     temperature: float,
     penalties: Any,
     found: Any,
@@ -224,11 +207,13 @@ def _gibbs_kernel(
             continue
         if not _backward(weights, opening, extending, aligned, gap_b, inside[: m + 1]):
             continue
-        score, pairs = _reference_score(match[k], reference[k], n, m, gap_open, gap_extend)
-        rest = temperature * logarithm + missed * pairs - score
+        rest = temperature * logarithm + costs[k]
         for i in range(n):
             for j in range(m):
-                weight = weights[i, j] - (1.0 if reference[k, i] == j else 0.0)
+                weight = weights[i, j]
+                if reference[k, i] == j:
+                    weight -= 1.0
+                    rest += missed - match[k, i, j]
                 if abs(weight) >= _LEAST:
                     found[0, count], found[1, count], found[2, count] = k, i, j
                     sign[count] = weight
