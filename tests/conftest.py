@@ -23,6 +23,8 @@ from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.model import RnaBertConfig
 
+pytest_plugins = ["tests.browser"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)

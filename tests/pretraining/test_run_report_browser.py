@@ -16,11 +16,10 @@ from riboray.corpus.sample import SAMPLE_HELD_OUT
 from riboray.manifest import read_manifest
 from riboray.model.checkpoint import save_checkpoint
 from riboray.model.heads import RnaBertForPreTraining
+from tests.browser import browser_program
 from tests.corpus.test_stats import make_corpus
 from tests.pretraining.test_run_report import HOSTILE, Reader, make_run, page_of, text_of, weekend
 from tests.pretraining.test_run_report_model import options_for
-
-PEOPLES_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def make_whole_run(folder, corpus, records, **changes):
@@ -148,9 +147,7 @@ addEventListener("load", () => {{
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """Open a page 400 pixels wide; return what was measured in it and what the console said."""
-    program = next(filter(None, map(shutil.which, PEOPLES_BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(PEOPLES_BROWSERS)} is installed: pages were not opened")
+    program = browser_program()
 
     def look(page):
         folder = tmp_path_factory.mktemp("browser")

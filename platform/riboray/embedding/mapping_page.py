@@ -95,6 +95,7 @@ _SCRIPT = """
       context.arc(x(k), y(k), dot + 3, 0, 7);
       context.stroke();
     }
+    canvas.dataset.paints = Number(canvas.dataset.paints || 0) + 1;
     canvas.dataset.milliseconds = (performance.now() - began).toFixed(1);
   };
   const draw = () => { if (!waiting) { waiting = true; requestAnimationFrame(paint); } };
