@@ -188,3 +188,31 @@ def test_rows_of_alignments_obey_the_rules_of_the_corpus(tmp_path):
     assert noisy not in everything(folder)
     counts = manifest.counts
     assert (counts["rows_filtered"], counts["sequences_filtered"]) == (2, 2)
+
+
+def test_a_large_family_draws_its_pairs_from_those_that_stay(tmp_path, rng):
+    """60 members, 40 of them excluded: all pairs wanted are there, not those left by chance."""
+    texts = list(dict.fromkeys("".join(rng.choice(list("ACGU"), 30)) for _ in range(60)))
+    (tmp_path / "out.fa").write_text("".join(f">{k}\n{t}\n" for k, t in enumerate(texts[20:])))
+    options = {"exclude": [str(tmp_path / "out.fa")], "pairs_per_family": 100}
+    _, folder, _ = make(tmp_path, family("F1", None, *texts) + TWO, **options)
+    pairs = [p for p in rows(folder, "pairs") if p["family"] == "F1"]
+    assert len(pairs) == 100
+    assert not set(texts[20:]) & everything(folder)
+    # As if they had never been there.
+    few = family("F1", None, *texts[:20]) + TWO
+    _, alone, _ = make(tmp_path, few, pairs_per_family=100, output=str(tmp_path / "alone"))
+    assert rows(folder, "pairs") == rows(alone, "pairs")
+
+
+def test_held_out_sequences_stay_out_of_pairs_drawn_again(tmp_path):
+    """B stands in both families; F2 is set apart, and F1 loses a member and draws again."""
+    (tmp_path / "out.fa").write_text(f">test\n{A}\n")
+    both = family("F1", None, A, B, C, A[:-1] + "G") + family("F2", None, B, X, Y)
+    options = {"exclude": [str(tmp_path / "out.fa")], "split_by": "family"}
+    options["validation_families"] = ["F2"]
+    manifest, folder, _ = make(tmp_path, both, **options)
+    assert [(p["id_a"], p["id_b"]) for p in rows(folder, "pairs")] == [("F1s2", "F1s3")]
+    assert len(rows(folder, "validation_pairs")) == 3
+    split = manifest.details["split"]
+    assert split["pairs_of_held_out_sequences"] == 2  # B with C and with the fourth

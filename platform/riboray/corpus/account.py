@@ -166,7 +166,7 @@ def details_of(
             "validation_share": config.validation_share,
             "validation_families": seeds["held_out"] if seeds else [],
             "validation_sequences": sum(note["validation"] for note in notes),
-            "pairs_of_held_out_sequences": seeds["pairs_held_out"] if seeds else 0,
+            "pairs_of_held_out_sequences": sum(seeds["pairs_held_out"].values()) if seeds else 0,
         },
     }
 

@@ -12,8 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from riboray.alphabet import normalise
 from riboray.corpus.buckets import read_buckets, read_note, write_buckets, write_note
-from riboray.corpus.families import ORIGIN_SCHEMA, Families, PairRules, choose_held_out
+from riboray.corpus.config import IngestConfig
+from riboray.corpus.families import (
+    ORIGIN_SCHEMA,
+    WITHOUT_GAPS,
+    Families,
+    PairRules,
+    choose_held_out,
+    draw_pairs,
+    row_bytes,
+)
+from riboray.corpus.files import location
 from riboray.corpus.parts import DATA, EXCLUDED_MEMBER, HELD_OUT, MEMBER, Plan, Report, put_block
 from riboray.corpus.records import MEMBER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA, hash64
 from riboray.corpus.screening import Block
@@ -53,6 +64,32 @@ class SeedTask:
     held_out_share: float = 0.0
     held_out: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, config: IngestConfig, plan: Plan) -> SeedTask:
+        """Take what is asked for."""
+        return cls(
+            plan=plan,
+            paths=tuple(config.alignments),
+            locations=tuple(location(path) for path in config.alignments),
+            into_corpus=not config.corpus,
+            per_family=config.pairs_per_family,
+            min_identity=config.pair_min_identity,
+            max_identity=config.pair_max_identity,
+            seed=config.seed,
+            held_out_share=config.validation_share if config.split_by == "family" else 0.0,
+            held_out=tuple(config.validation_families),
+        )
+
+    @property
+    def pair_rules(self) -> PairRules:
+        """Which pairs of a family are drawn."""
+        return PairRules(
+            per_family=self.per_family,
+            min_identity=self.min_identity,
+            max_identity=self.max_identity,
+            seed=self.seed,
+        )
+
 
 def make_seeds(task: SeedTask) -> dict[str, Any]:
     """Read seed alignments; write pairs, members and sequences to the work directory.
@@ -68,19 +105,15 @@ def make_seeds(task: SeedTask) -> dict[str, Any]:
     note_path = work / "seeds.arrow"
     if (done := read_note(note_path)) is not None:
         return done
-    rules = PairRules(
-        per_family=task.per_family,
-        min_identity=task.min_identity,
-        max_identity=task.max_identity,
-        seed=task.seed,
-    )
-    families = Families(task.plan.rules, rules)
-    for path, location in zip(task.paths, task.locations, strict=True):
-        for family in read_stockholm(location):
+    families = Families(task.plan.rules, task.pair_rules)
+    for path, place in zip(task.paths, task.locations, strict=True):
+        for family in read_stockholm(place):
             families.add(path, family)
     held_out = _held_out(task, families)
     members = pa.concat_tables([ORIGIN_SCHEMA.empty_table(), *families.members])
-    pairs_held_out = _write_pairs(work, families, members, held_out)
+    drawn = pa.concat_tables([PAIR_SCHEMA.empty_table(), *families.pairs])
+    pairs, apart, pairs_held_out = _in_order(drawn, members, held_out)
+    write_buckets(work / "seeds-pairs.arrow", pairs, apart, 2)
     write_buckets(work / "seeds-members.arrow", members, np.zeros(len(members), np.int64), 1)
     rejects = pa.Table.from_pylist([asdict(reject) for reject in families.rejects], REJECT_SCHEMA)
     write_buckets(work / "seeds-left.arrow", rejects, np.zeros(len(rejects), np.int64), 1)
@@ -119,25 +152,25 @@ def _held_out(task: SeedTask, families: Families) -> list[str]:
     return sorted(set(chosen.values()))
 
 
-def _write_pairs(work: Path, families: Families, members: pa.Table, held_out: list[str]) -> int:
-    """Write pairs in the order of their hash: the first are a random sample.
+def _in_order(
+    pairs: pa.Table, members: pa.Table, held_out: list[str]
+) -> tuple[pa.Table, NDArray[np.int64], dict[str, int]]:
+    """Pairs in the order of their hash (the first are a random sample), and which are set apart.
 
-    Returns the number of training pairs left out because a sequence of theirs is also a member of
-    a family set apart.
+    Training pairs that hold a sequence of a family set apart are left out: how many of a family.
     """
-    pairs = pa.concat_tables([PAIR_SCHEMA.empty_table(), *families.pairs])
     keys = zip(*(pairs[name].to_pylist() for name in ("family", "id_a", "id_b")), strict=True)
     hashes = np.array([hash64("\t".join(key)) for key in keys], dtype=np.uint64)
     pairs = pairs.take(pa.array(np.argsort(hashes, kind="stable")))
     names = pa.array(held_out, pa.string())
     apart = pc.is_in(pairs["family"], value_set=names).to_numpy()
-    before = len(pairs)
+    left: dict[str, int] = {}
     if held_out:
         theirs = members.filter(pc.is_in(members["family"], value_set=names))["sha256_64"]
         stays = apart | ~_holds_one_of(pairs, theirs.to_numpy())
+        left = dict(Counter(pairs["family"].filter(pa.array(~stays)).to_pylist()))
         pairs, apart = pairs.filter(pa.array(stays)), apart[stays]
-    write_buckets(work / "seeds-pairs.arrow", pairs, apart.astype(np.int64), 2)
-    return before - len(pairs)
+    return pairs, apart.astype(np.int64), left
 
 
 def _holds_one_of(pairs: pa.Table, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -149,13 +182,16 @@ def _holds_one_of(pairs: pa.Table, hashes: NDArray[np.uint64]) -> NDArray[np.boo
     return found
 
 
-def settle_seeds(work: Path, note: dict[str, Any], excluded: list[int]) -> dict[str, Any]:
+def settle_seeds(task: SeedTask, note: dict[str, Any], excluded: list[int]) -> dict[str, Any]:
     """Take excluded sequences out of pairs and members, too, once it is known which they are.
+
+    Families that lose members draw their pairs again, from the members that stay: of a large
+    family most pairs are never drawn, and those left of a first draw would be few.
 
     Parameters
     ----------
-    work : Path
-        The work directory.
+    task : SeedTask
+        As that of `make_seeds`.
     note : dict
         What `make_seeds` returned.
     excluded : list of int
@@ -166,6 +202,7 @@ def settle_seeds(work: Path, note: dict[str, Any], excluded: list[int]) -> dict[
     dict
         The note, with counts that are true now.
     """
+    work = task.plan.work
     target = work / "seeds-settled.arrow"
     if not excluded:
         return note
@@ -174,26 +211,52 @@ def settle_seeds(work: Path, note: dict[str, Any], excluded: list[int]) -> dict[
     hashes = np.array(excluded, dtype=np.uint64)
     counts = Counter(note["counts"])
     batches = [read_buckets([work / "seeds-pairs.arrow"], bucket) for bucket in (0, 1)]
-    tables = [pa.Table.from_batches(found, PAIR_SCHEMA) for found in batches]
-    before = pa.concat_tables(tables)
-    tables = [table.filter(pa.array(~_holds_one_of(table, hashes))) for table in tables]
-    pairs = pa.concat_tables(tables)
-    apart = np.repeat([0, 1], [len(table) for table in tables])
+    before = pa.concat_tables([pa.Table.from_batches(found, PAIR_SCHEMA) for found in batches])
     members = pa.Table.from_batches(read_buckets([work / "seeds-members.arrow"], 0), ORIGIN_SCHEMA)
     out = np.isin(members["sha256_64"].to_numpy(), hashes)
+    stay = members.filter(pa.array(~out))
+    touched = set(members["family"].filter(pa.array(out)).to_pylist())
+    again = pc.is_in(before["family"], value_set=pa.array(sorted(touched), pa.string()))
+    untouched = before.filter(pc.invert(again))
+    drawn = _drawn_again(task, stay, touched & {*before["family"].to_pylist()})
+    pairs, apart, left = _in_order(pa.concat_tables([untouched, *drawn]), stay, note["held_out"])
+    left |= {name: n for name, n in note["pairs_held_out"].items() if name not in touched}
     lost = sorted({*before["family"].to_pylist()} - {*pairs["family"].to_pylist()})
     rejects = _rejects_of(members.filter(pa.array(out)), members, lost)
     counts["rows_kept"] -= int(out.sum())
     counts["rows_filtered"] += int(out.sum())
     counts["families_kept"] -= len(lost)
     counts["families_filtered"] += len(lost)
-    members = members.filter(pa.array(~out))
-    settled = {**note, "counts": dict(counts), "pairs_excluded": len(before) - len(pairs)}
+    gone = int(_holds_one_of(before, hashes).sum())
+    settled = {**note, "counts": dict(counts), "pairs_excluded": gone, "pairs_held_out": left}
     write_buckets(work / "seeds-pairs-settled.arrow", pairs, apart, 2)
-    zero = np.zeros(len(members), np.int64)
-    write_buckets(work / "seeds-members-settled.arrow", members, zero, 1)
+    zero = np.zeros(len(stay), np.int64)
+    write_buckets(work / "seeds-members-settled.arrow", stay, zero, 1)
     write_buckets(target, rejects, np.zeros(len(rejects), np.int64), 1, settled)
     return settled
+
+
+def _drawn_again(task: SeedTask, members: pa.Table, names: set[str]) -> list[pa.Table]:
+    """Pairs of the named families, of their given members alone."""
+    keys = ("file", "record", "id", "sha256_64")
+    kept = set(zip(*(members[key].to_pylist() for key in keys), strict=True))
+    tables = [PAIR_SCHEMA.empty_table()]
+    for path, place in zip(task.paths, task.locations, strict=True) if names else ():
+        for family in read_stockholm(place):
+            if family.accession not in names:
+                continue
+            stay = []
+            for name, row in zip(family.ids, family.rows, strict=True):
+                text = normalise(row.translate(WITHOUT_GAPS))
+                member = (path, family.number, name, hash64(text))
+                if member in kept:
+                    kept.remove(member)  # the same sequence below is a duplicate
+                    stay.append((name, row_bytes(row)))
+            if len(stay) > 1:
+                rows = np.array([row for _, row in stay], dtype=np.uint8)
+                ids = [name for name, _ in stay]
+                tables.append(draw_pairs(family.accession, ids, rows, task.pair_rules))
+    return tables
 
 
 def _rejects_of(out: pa.Table, members: pa.Table, lost: list[str]) -> pa.Table:

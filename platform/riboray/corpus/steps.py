@@ -20,7 +20,7 @@ from riboray.corpus.buckets import read_note, write_note
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.exclusion import check_exclusions
 from riboray.corpus.fasta import PART_BYTES, stream_parts
-from riboray.corpus.files import location, opened_raw
+from riboray.corpus.files import opened_raw
 from riboray.corpus.foreign import list_groups
 from riboray.corpus.ingestion import GZIP_FACTOR, Inputs, Runner
 from riboray.corpus.mapping import join_bucket, make_mapping_part, stream_lines
@@ -141,31 +141,19 @@ class Run:
         notes, names, banned = self._partitions(reports, joins, origins)
         if seeds is not None:
             excluded = sorted({value for note in notes for value in note["excluded_members"]})
-            (seeds,) = self.runner.map(settle_seeds, [(self.work, seeds, excluded)])
+            task = SeedTask.of(self.config, self.plan)
+            (seeds,) = self.runner.map(settle_seeds, [(task, seeds, excluded)])
         self._account(seeds, reports, notes, banned)
         return self._write(seeds, reports, origins, notes, names, banned)
 
     # Alignments and parts.
 
     def _seeds(self) -> dict[str, Any] | None:
-        config = self.config
-        if not config.alignments:
+        if not self.config.alignments:
             return None
-        task = SeedTask(
-            plan=self.plan,
-            paths=tuple(config.alignments),
-            locations=tuple(location(path) for path in config.alignments),
-            into_corpus=not config.corpus,
-            per_family=config.pairs_per_family,
-            min_identity=config.pair_min_identity,
-            max_identity=config.pair_max_identity,
-            seed=config.seed,
-            held_out_share=config.validation_share if config.split_by == "family" else 0.0,
-            held_out=tuple(config.validation_families),
-        )
-        for path in config.alignments:
+        for path in self.config.alignments:
             self.report(f"reading {path}")
-        (note,) = self.runner.map(make_seeds, [(task,)])
+        (note,) = self.runner.map(make_seeds, [(SeedTask.of(self.config, self.plan),)])
         for warning in note["warnings"]:
             self.report(f"warning: {warning}")
         # Families that the lists call by their names are known by their accessions from here on.
