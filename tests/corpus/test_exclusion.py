@@ -216,3 +216,13 @@ def test_held_out_sequences_stay_out_of_pairs_drawn_again(tmp_path):
     assert len(rows(folder, "validation_pairs")) == 3
     split = manifest.details["split"]
     assert split["pairs_of_held_out_sequences"] == 2  # B with C and with the fourth
+
+
+def test_codes_in_one_place_do_not_shield_the_windows_of_a_sequence(tmp_path):
+    text = "N" * 12 + A + B
+    (tmp_path / "out.fa").write_text(f">long\n{text}\n")
+    options = {"exclude": [str(tmp_path / "out.fa")], "on_long": "window", "max_length": 12}
+    own = f">own\n{A}\n>other\n{X}\n"
+    limit = {"max_ambiguity": 0.1, "ambiguity": "keep", "min_length": 4}
+    _, folder, _ = make(tmp_path, None, own, **options, **limit)
+    assert everything(folder) == {X}

@@ -194,6 +194,7 @@ class Families:
             "sequence": [texts[k] for k in kept],
             "dot_bracket": pa.array([s[0] for s in structures], pa.string()),
             "ss_classes": pa.array([s[1] for s in structures], pa.string()),
+            "aligned": [row.tobytes().decode("ascii") for row in rows],
             "file": [file] * len(kept),
             "record": [family.number] * len(kept),
         }

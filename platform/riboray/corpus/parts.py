@@ -247,7 +247,8 @@ def put_block(
     if not is_data:  # only to compare with: names do not matter, nor do gaps
         rules, block = _lenient(plan.rules), _bare(block)
     sequences = normalised(block.sequences)
-    left = screen(block, sequences, rules)
+    # Codes in one place of a long sequence to compare with are no reason to forget its windows.
+    left = screen(block, sequences, rules if is_data else replace(rules, max_ambiguity=1.0))
     passed = np.delete(np.arange(len(block)), left.rows)
     pieces = cut_long(sequences, passed, rules)
     table, hashes = _rows(source, part, block, sequences, pieces, roles)

@@ -68,13 +68,15 @@ MEMBER_SCHEMA = pa.schema(
         pa.field("sequence", pa.string()),
         pa.field("dot_bracket", pa.string()),
         pa.field("ss_classes", pa.string()),
+        pa.field("aligned", pa.string()),
     ],
     metadata=SCHEMA_METADATA,
 )
 """One sequence of a family a row, whether a pair of it was drawn or not: what must be kept out of
 training when the family is held out, and what the structure head learns from. ``dot_bracket`` and
 ``ss_classes`` (one digit a nucleotide, see `structure`) come from the alignment's SS_cons; they are
-null without one."""
+null without one. ``aligned`` is the row of the alignment, gaps as dashes: the rows of a family have
+the same columns, and any of them can be aligned with any other."""
 
 REJECT_SCHEMA = pa.schema(
     [

@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from riboray.alphabet import normalise
 from riboray.corpus.buckets import read_buckets, read_note, write_buckets, write_note
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.families import (
     ORIGIN_SCHEMA,
-    WITHOUT_GAPS,
     Families,
     PairRules,
     choose_held_out,
@@ -238,24 +236,17 @@ def settle_seeds(task: SeedTask, note: dict[str, Any], excluded: list[int]) -> d
 
 def _drawn_again(task: SeedTask, members: pa.Table, names: set[str]) -> list[pa.Table]:
     """Pairs of the named families, of their given members alone."""
-    keys = ("file", "record", "id", "sha256_64")
-    kept = set(zip(*(members[key].to_pylist() for key in keys), strict=True))
     tables = [PAIR_SCHEMA.empty_table()]
-    for path, place in zip(task.paths, task.locations, strict=True) if names else ():
-        for family in read_stockholm(place):
-            if family.accession not in names:
-                continue
-            stay = []
-            for name, row in zip(family.ids, family.rows, strict=True):
-                text = normalise(row.translate(WITHOUT_GAPS))
-                member = (path, family.number, name, hash64(text))
-                if member in kept:
-                    kept.remove(member)  # the same sequence below is a duplicate
-                    stay.append((name, row_bytes(row)))
-            if len(stay) > 1:
-                rows = np.array([row for _, row in stay], dtype=np.uint8)
-                ids = [name for name, _ in stay]
-                tables.append(draw_pairs(family.accession, ids, rows, task.pair_rules))
+    mine = members.filter(
+        pc.is_in(members["family"], value_set=pa.array(sorted(names), pa.string()))
+    )
+    families = np.array(mine["family"].to_pylist(), dtype=object)
+    ids, texts = mine["id"].to_pylist(), mine["aligned"].to_pylist()
+    for name in sorted(names):
+        stay = np.flatnonzero(families == name).tolist()
+        if len(stay) > 1:
+            rows = np.array([row_bytes(texts[k]) for k in stay], dtype=np.uint8)
+            tables.append(draw_pairs(name, [ids[k] for k in stay], rows, task.pair_rules))
     return tables
 
 
