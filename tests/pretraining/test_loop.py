@@ -27,6 +27,9 @@ CPU = torch.device("cpu")
 #: Muon, positions that start as waves, a loss against all alignments.
 NEWER = {"optimizer": "muon", "position_init": "sinusoidal", "sal_temperature": 0.2}
 
+#: Alignments of groups of members instead of pairs of the corpus.
+GROUPS = {"group_size": 4, "pair_tokens_per_batch": 2048, "focus_families": ["RF00005"]}
+
 
 @pytest.fixture(scope="module")
 def corpus(sample_corpus):
@@ -58,8 +61,12 @@ def weights(trainer):
 
 @pytest.mark.parametrize(
     "options",
-    [{"learning_rate": 5e-3}, {"learning_rate": 2e-3, **NEWER}],
-    ids=["original", "newer"],
+    [
+        {"learning_rate": 5e-3},
+        {"learning_rate": 2e-3, **NEWER},
+        {"learning_rate": 5e-3, **GROUPS, "sal_weight": 1.0, "sal_length_power": 1.0},
+    ],
+    ids=["original", "newer", "groups"],
 )
 def test_both_objectives_are_learnt(corpus, options):
     config = make(max_steps=120, **options)
@@ -85,7 +92,9 @@ def test_each_objective_alone(corpus, weights_of):
     assert all(torch.isfinite(p).all() for p in trainer.parameters)
 
 
-@pytest.mark.parametrize("options", [{}, {**NEWER, "ema_decay": 0.9}], ids=["original", "newer"])
+@pytest.mark.parametrize(
+    "options", [{}, {**NEWER, **GROUPS, "ema_decay": 0.9}], ids=["original", "newer"]
+)
 def test_stop_and_go_equals_going_through(corpus, tmp_path, options):
     """10 steps = 5 steps, a checkpoint, a new process's worth of state, 5 more: bit for bit."""
     config = make(max_steps=10, **options)  # the evaluation at step 5 makes a checkpoint

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
-from riboray.pretraining.sampling import pair_sampling
+from riboray.pretraining.sampling import family_shares, pair_sampling
 from riboray.pretraining.streams import read_visit
 
 
@@ -98,3 +98,30 @@ def test_held_out_families_are_not_sampled(corpus):
     sampling = data.specs["sal"].sampling
     assert not {"RF00003", "RF00005"} & sampling.scales.keys()
     assert len(sampling.scales) == 7
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    temperature=st.sampled_from([1.0, 3.0, math.inf]),
+    chosen=st.sets(st.integers(0, 7)),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+)
+def test_families_in_focus_have_their_share(sizes, temperature, chosen, share):
+    names = [f"f{i}" for i in range(len(sizes))]
+    table = table_of(dict(zip(names, sizes, strict=True)), np.random.default_rng(0))
+    focus = [f"f{i}" for i in sorted(chosen)]  # some are not there
+    shares = family_shares(table["family"], temperature, focus, share)
+    assert sum(shares.values()) == pytest.approx(1)
+    there, rest = ({n for n in names if (n in focus) == side} for side in (True, False))
+    if not there or not rest:
+        wanted = family_shares(table["family"], math.inf if there else temperature)
+        assert shares == pytest.approx(wanted)
+        return
+    assert [shares[name] for name in there] == pytest.approx([share / len(there)] * len(there))
+    plain_shares = family_shares(table["family"], temperature)
+    total = sum(plain_shares[name] for name in rest)
+    for name in rest:
+        assert shares[name] == pytest.approx((1 - share) * plain_shares[name] / total)
+    sampling = pair_sampling(table["family"], table["identity"].to_numpy(), 1.0, 0.0, focus, share)
+    copies = sum(sampling.scales[name] * size for name, size in zip(names, sizes, strict=True))
+    assert copies == pytest.approx(sum(sizes))

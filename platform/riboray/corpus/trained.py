@@ -68,6 +68,21 @@ class TrainedSequences:
         sets = [np.unique(values) for values in (masked, aligned)]
         return cls(sets[0][:_MOST], sets[1][:_MOST], len(sets[0]), len(sets[1]))
 
+    def and_those_of(self, other: TrainedSequences) -> TrainedSequences:
+        """Put what two trainings saw together, one after the other."""
+        sets = []
+        for name in ("masked", "aligned"):
+            mine, theirs = ((getattr(x, name), getattr(x, f"{name}_total")) for x in (self, other))
+            # Where not all are kept, those above the highest kept are not known.
+            ends = [kept[-1] for kept, total in (mine, theirs) if len(kept) < total]
+            both = np.union1d(mine[0], theirs[0])
+            kept = both[both <= min(ends)] if ends else both
+            # Hashes are spread evenly: the share of their range that is seen tells the number.
+            share = float(min(ends)) / 2.0**64 if ends else 1.0
+            sets.append((kept[:_MOST], max(round(len(kept) / share), mine[1], theirs[1])))
+        (masked, masked_total), (aligned, aligned_total) = sets
+        return TrainedSequences(masked, aligned, masked_total, aligned_total)
+
     def write(self, directory: Path) -> None:
         """Write `TRAINED_NAME` into a directory."""
         totals = {"masked_total": self.masked_total, "aligned_total": self.aligned_total}

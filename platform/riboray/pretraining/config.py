@@ -120,6 +120,19 @@ class PretrainConfig:
     identity_power: float = 0.0
     """Within a family, a pair is seen in proportion to (1 - identity) to this power: above 0,
     unlike sequences more often."""
+    focus_families: list[str] = field(default_factory=list)
+    """Families seen more often than others, by accession or name."""
+    focus_share: float = 0.5
+    """Share of the alignments that is theirs, all alike, if there are any."""
+    group_size: int = 0
+    """Learn alignments from groups of so many members of a family, such as 8, each aligned with
+    each; they are drawn from its alignment as the run goes. 0: from the corpus's pairs."""
+    resample: float = 1.0
+    """Members of groups are varied: up to this share of their columns, another for each, is drawn
+    anew from the family's profile, base pairs together. 0: members as they are."""
+    sal_length_power: float = 0.0
+    """The loss of a pair counts (100 nucleotides / its length) to this power: with 1, a nucleotide
+    of long sequences counts as much as one of short ones."""
     gaps: GapPenalties = field(default_factory=GapPenalties)
     """Gap penalties of the alignment."""
     margins: Margins = field(default_factory=Margins)
@@ -162,6 +175,9 @@ class PretrainConfig:
     """Seed of weights, masks, pairs and order."""
     model: RnaBertConfig = field(default_factory=RnaBertConfig)
     """The model's shape and conventions."""
+    init: str | None = None
+    """Checkpoint whose weights the run starts from, of the same shape: the name of a model that
+    comes with riboray, or a path that every node sees. Default: random weights."""
 
     validation_share: float = 0.02
     """Share of sequences, chosen by their hash, kept out of training to measure masked
@@ -242,7 +258,7 @@ class PretrainConfig:
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}")
         not_negative = (
-            *("mlm_weight", "sal_weight", "ss_weight", "sfp_weight"),
+            *("mlm_weight", "sal_weight", "ss_weight", "sfp_weight", "sal_length_power"),
             *("weight_decay", "identity_power", "pair_jitter", "sal_temperature"),
             *("evaluations", "max_failures", "patience", "record_seconds", "seed"),
         )
@@ -253,14 +269,31 @@ class PretrainConfig:
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        if not 0 <= self.crop_pairs <= 1:
-            raise ConfigError(f"crop_pairs must be in [0, 1], not {self.crop_pairs}")
+        for name in ("crop_pairs", "focus_share", "resample"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+        self._check_groups()
         unknown = sorted(set(self.track) - set(TRACKERS))
         if unknown:
             raise ConfigError(f"track: {', '.join(unknown)}: known are {', '.join(TRACKERS)}")
         self._check_workers()
         self._check_curriculum()
         self._check_lengths()
+
+    def _check_groups(self) -> None:
+        if self.group_size < 0 or self.group_size == 1:
+            raise ConfigError(f"group_size must be 0 or at least 2, not {self.group_size}")
+        taken = [
+            n for n in ("crop_pairs", "identity_power") if self.group_size and getattr(self, n)
+        ]
+        if taken:
+            raise ConfigError(f"{taken[0]} is for the corpus's pairs: leave it out with group_size")
+        least = self.group_size * self.model.max_position_embeddings
+        if self.pair_tokens_per_batch < least:
+            raise ConfigError(
+                f"pair_tokens_per_batch={self.pair_tokens_per_batch} cannot hold a group of "
+                f"{self.group_size} of the longest input; it must be at least {least}"
+            )
 
     def _check_workers(self) -> None:
         given = self.num_workers

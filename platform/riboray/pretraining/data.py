@@ -19,9 +19,11 @@ from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import STREAMS
+from riboray.pretraining.groups import GroupRule
 from riboray.pretraining.masking import sequence_keys
 from riboray.pretraining.pairs import aligned_pairs
-from riboray.pretraining.sampling import PairSampling, pair_sampling
+from riboray.pretraining.sampling import PairSampling, family_shares, pair_sampling
+from riboray.pretraining.start import sequences_behind
 from riboray.pretraining.streams import (
     PairBatch,
     StreamSpec,
@@ -56,15 +58,15 @@ class TrainingData:
         Families whose alignments training never sees.
     counts : dict of str to int
         Sequences, pairs and families on either side.
-    trained : TrainedSequences
-        Hashes of what is trained on.
+    trained : TrainedSequences or None
+        Hashes of what is trained on, and was before; None if that is not known.
     """
 
     specs: dict[str, StreamSpec]
     validation: Validation
     held_out_families: tuple[str, ...]
     counts: dict[str, int]
-    trained: TrainedSequences
+    trained: TrainedSequences | None
 
 
 def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> TrainingData:
@@ -78,7 +80,8 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
     Raises
     ------
     ConfigError
-        If a family to hold out does not exist, or nothing is left to train on.
+        If a family to hold out does not exist, nothing is left to train on, or the checkpoint to
+        start from has another shape.
     """
     kinds = ("sequences", "pairs", "members", "validation_sequences", "validation_pairs")
     files = {kind: sorted(corpus.glob(f"{kind}-*.parquet")) for kind in kinds}
@@ -104,9 +107,12 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
         "mask_pairs": config.mask_pairs,
         "crop_pairs": config.crop_pairs,
         "jitter": config.pair_jitter,
+        "groups": split.groups,
     }
     budgets = {"mlm": config.tokens_per_batch, "sal": config.pair_tokens_per_batch}
     tables = {"mlm": "sequences", "sal": "pairs", "ss": "members"}
+    if split.groups is not None:
+        tables["sal"] = "members"
     there = {"mlm": True, "sal": counts["sal_training_pairs"], "ss": counts["ss_training_members"]}
     specs = {
         name: StreamSpec(
@@ -126,10 +132,13 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
                 "--alignments with two families or more, and for ss one with SS_cons"
             )
     validation = Validation(mlm_validation, split.validation, ss_validation)
-    trained = TrainedSequences.of(
+    trained: TrainedSequences | None = TrainedSequences.of(
         masked if "mlm" in specs else masked[:0],
         split.trained if {"sal", "ss"} & specs.keys() else masked[:0],
     )
+    if config.init is not None and trained is not None:
+        before = sequences_behind(config.init, config.model)
+        trained = None if before is None else trained.and_those_of(before)
     return TrainingData(specs, validation, split.held_out, counts, trained)
 
 
@@ -143,6 +152,7 @@ class _PairSplit(NamedTuple):
     """Sequences of the others."""
     validation: list[PairBatch]
     sampling: PairSampling | None
+    groups: GroupRule | None
     counts: dict[str, int]
 
 
@@ -151,7 +161,7 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         names = ("families", "pairs")
         counts = {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
         none = np.empty(0, dtype=np.uint64)
-        return _PairSplit((), none, none, [], None, counts)
+        return _PairSplit((), none, none, [], None, None, counts)
     table = ds.dataset(files["pairs"]).to_table(columns=["family", "identity"])
     members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
     names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
@@ -179,6 +189,8 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         "sal_training_pairs": trained.num_rows,
         "sal_validation_pairs": len(pairs),
     }
+    known = sorted(set(families) - set(held_out))
+    sampling, groups = _sampling(files, trained, _focus(known, names_of, config), config)
     lengths = np.array([max(len(pair.a), len(pair.b)) for pair in pairs], dtype=np.int64)
     plans = plan_batches(2 * lengths, 4 * config.pair_tokens_per_batch)
     return _PairSplit(
@@ -186,12 +198,8 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         hashes=np.unique(members.filter(is_member)["sha256_64"].to_numpy()),
         trained=members.filter(pc.invert(is_member))["sha256_64"].to_numpy(),
         validation=[pair_batch([pairs[i] for i in rows], config.model) for rows in plans],
-        sampling=pair_sampling(
-            trained["family"],
-            trained["identity"].to_numpy(),
-            config.family_temperature,
-            config.identity_power,
-        ),
+        sampling=sampling,
+        groups=groups,
         counts=counts,
     )
 
@@ -212,6 +220,32 @@ def _choose_families(
     if len(held_out) == len(families):
         raise ConfigError("every family is held out for validation: none is left to train on")
     return held_out
+
+
+def _focus(known: list[str], names_of: dict[str, str], config: PretrainConfig) -> list[str]:
+    """Families that are seen more often, by accession."""
+    chosen = {name: names_of.get(name, name) for name in config.focus_families}
+    unknown = sorted(name for name, family in chosen.items() if family not in known)
+    if unknown:
+        raise ConfigError(f"focus families without a pair to train on: {', '.join(unknown)}")
+    return sorted(set(chosen.values()))
+
+
+def _sampling(
+    files: dict[str, list[Path]], trained: pa.Table, focus: list[str], config: PretrainConfig
+) -> tuple[PairSampling | None, GroupRule | None]:
+    """How often pairs are seen, or how groups are made."""
+    families, temperature, share = trained["family"], config.family_temperature, config.focus_share
+    if not config.group_size:
+        identity, power = trained["identity"].to_numpy(), config.identity_power
+        return pair_sampling(families, identity, temperature, power, focus, share), None
+    rule = GroupRule(
+        size=config.group_size,
+        resample=config.resample,
+        files=tuple(str(path) for path in files["members"]),
+        shares=family_shares(families, temperature, focus, share),
+    )
+    return None, rule
 
 
 def _split_members(

@@ -42,6 +42,9 @@ def announce(config: PretrainConfig, data: TrainingData) -> None:
         f"  training    {counts['mlm_training_sequences']:,} sequences; "
         f"{counts['sal_training_families']:,} families ({counts['sal_training_pairs']:,} pairs)"
     )
+    if config.init is not None:
+        unknown = " (what it was trained on is not known)" if data.trained is None else ""
+        say(f"  starts from {config.init}{unknown}")
     if len(config.curriculum) > 1:
         say(f"  curriculum  {', then '.join(_phase_text(phase) for phase in config.curriculum)}")
     limits = {

@@ -294,7 +294,8 @@ def _finish(
     """Put the trained model, the figure and the summary into the run directory."""
     staged = run.path / f".checkpoint-{time.time_ns()}"
     shutil.copytree(chosen, staged)
-    data.trained.write(staged)
+    if data.trained is not None:
+        data.trained.write(staged)
     aside = staged.with_name(f"{staged.name}-old")
     if run.checkpoint.exists():
         run.checkpoint.rename(aside)

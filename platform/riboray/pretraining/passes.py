@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riboray.pretraining.contrasts import contrast_loss, pooled_means
+from riboray.pretraining.cosines import upload
 from riboray.pretraining.hostcopy import HostCopy
 from riboray.pretraining.losses import PendingViolations, violation_loss
 from riboray.pretraining.meter import StepMetrics
@@ -31,13 +32,39 @@ Lengths = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class PairEmbeddings:
-    """A batch of pairs that is embedded."""
+    """A batch of pairs that is embedded.
+
+    Attributes
+    ----------
+    batch : PairBatch
+        The pairs.
+    embeddings : Tensor, shape=(sequences, width, H)
+        Base embeddings of the batch's rows, padded.
+    sizes : ndarray, shape=(sequences,), dtype=int32
+        Nucleotides of each row.
+    hidden_a, hidden_b, lengths_a, lengths_b
+        The same of the sequences a and of the sequences b of the pairs.
+    """
 
     batch: PairBatch
+    embeddings: Tensor
+    sizes: Lengths
     hidden_a: Tensor
     hidden_b: Tensor
     lengths_a: Lengths
     lengths_b: Lengths
+
+    @classmethod
+    def of(cls, batch: PairBatch, embeddings: Tensor, sizes: Lengths) -> PairEmbeddings:
+        """Tell the sequences a from the sequences b."""
+        count, width = batch.reference.shape
+        if batch.rows is None:
+            hidden = embeddings[:count, :width], embeddings[count:]
+            return cls(batch, embeddings, sizes, *hidden, sizes[:count], sizes[count:])
+        a, b = batch.rows.astype(np.int64).T
+        rows_a, rows_b = upload(a, embeddings.device), upload(b, embeddings.device)
+        hidden = embeddings[:, :width][rows_a], embeddings[rows_b]
+        return cls(batch, embeddings, sizes, *hidden, sizes[a], sizes[b])
 
     @property
     def hidden(self) -> tuple[Tensor, Tensor]:
@@ -45,9 +72,13 @@ class PairEmbeddings:
         return self.hidden_a, self.hidden_b
 
     def pooled(self) -> Tensor:
-        """Return the mean base embedding of every sequence, first those of a; shape (2n, H)."""
-        both = zip(self.hidden, (self.lengths_a, self.lengths_b), strict=True)
-        return torch.cat([pooled_means(hidden, lengths) for hidden, lengths in both])
+        """Return the mean base embedding of every row of the batch, shape (sequences, H)."""
+        return pooled_means(self.embeddings, self.sizes)
+
+    def scales(self, power: float) -> Tensor:
+        """Return what each pair's loss counts: 100 nucleotides over its length, to a power."""
+        longest = np.maximum(self.lengths_a, self.lengths_b)
+        return upload((100.0 / longest) ** power, self.embeddings.device).float()
 
 
 @dataclass(frozen=True)
@@ -143,12 +174,15 @@ class StepWork:
         start = time.monotonic()
         violations = aside.result() if aside else self._trainer.align(pending)
         self.waited += time.monotonic() - start
-        total = violation_loss(*pending.hidden, violations).sum()
+        losses = violation_loss(*pending.hidden, violations)
+        if power := self._trainer.config.sal_length_power:
+            losses = losses * pending.scales(power)
+        total = losses.sum()
         self._add("sal", total.detach())
         return total
 
     def _contrast_loss(self, pairs: PairEmbeddings) -> Tensor:
-        families = np.tile(pairs.batch.families, 2)
+        families = pairs.batch.sequence_families
         temperature = self._trainer.config.sfp_temperature
         loss = contrast_loss(pairs.pooled(), families, temperature)
         self._add("sfp", loss.total.detach())

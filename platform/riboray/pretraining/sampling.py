@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["PairSampling", "pair_sampling"]
+__all__ = ["PairSampling", "family_shares", "pair_sampling"]
 
 
 def _identity_weights(identity: NDArray[np.floating], power: float) -> NDArray[np.float64]:
@@ -47,11 +48,43 @@ class PairSampling:
         return np.repeat(np.arange(table.num_rows), copies.astype(np.int64))
 
 
+def family_shares(
+    families: pa.ChunkedArray, temperature: float, focus: Sequence[str] = (), share: float = 0.0
+) -> dict[str, float]:
+    """Work out how often each family is seen.
+
+    Parameters
+    ----------
+    families : ChunkedArray of string, length n
+        Family of every training pair.
+    temperature : float
+        A family with n pairs is seen in proportion to n to the power 1/temperature.
+    focus, share : sequence of str, float
+        Families that have this share together, all alike. Those without a pair do not count.
+
+    Returns
+    -------
+    dict of str to float
+        Shares, which add up to 1.
+    """
+    names, counts = np.unique(families.to_numpy(), return_counts=True)
+    shares = counts ** (1.0 / temperature)
+    shares /= shares.sum()
+    theirs = np.isin(names, list(focus))
+    if theirs.any():
+        others = shares[~theirs].sum()
+        shares[~theirs] *= (1 - share) / others if others else 0.0
+        shares[theirs] = (share if others else 1.0) / theirs.sum()
+    return dict(zip(names.tolist(), shares.tolist(), strict=True))
+
+
 def pair_sampling(
     families: pa.ChunkedArray,
     identity: NDArray[np.floating],
     temperature: float,
     power: float,
+    focus: Sequence[str] = (),
+    share: float = 0.0,
 ) -> PairSampling | None:
     """Work out the scales for the pairs that are trained on.
 
@@ -67,20 +100,18 @@ def pair_sampling(
     power : float
         Within a family, pairs are seen in proportion to ``1 - identity`` to this power; 0 takes
         all as often.
+    focus, share : sequence of str, float
+        See `family_shares`.
 
     Returns
     -------
     PairSampling or None
         None if every pair is to be seen once an epoch.
     """
-    if temperature == 1 and power == 0:
+    if temperature == 1 and power == 0 and not focus:
         return None
-    encoded = families.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    index, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
-    counts = np.bincount(index, minlength=len(names)).astype(np.float64)
-    weights = np.bincount(index, weights=_identity_weights(identity, power), minlength=len(names))
-    shares = counts ** (1.0 / temperature)
-    wanted = shares * (counts.sum() / shares.sum())
-    return PairSampling(dict(zip(names, (wanted / weights).tolist(), strict=True)), power)
+    shares = family_shares(families, temperature, focus, share)
+    index = pc.index_in(families, value_set=pa.array(list(shares), pa.string())).to_numpy()
+    weights = np.bincount(index, weights=_identity_weights(identity, power), minlength=len(shares))
+    wanted = np.array(list(shares.values())) * len(families)
+    return PairSampling(dict(zip(shares, (wanted / weights).tolist(), strict=True)), power)

@@ -29,6 +29,7 @@ from riboray.alphabet import encode
 from riboray.batching import plan_batches
 from riboray.corpus.records import hash64, is_validation
 from riboray.model.config import RnaBertConfig
+from riboray.pretraining.groups import Group, GroupRule, draw_groups, load_profiles
 from riboray.pretraining.masking import IGNORE, MaskingRule, mask_batch, sequence_keys
 from riboray.pretraining.pairs import AlignedPair, aligned_pairs, crop_some
 from riboray.pretraining.sampling import PairSampling
@@ -42,6 +43,7 @@ __all__ = [
     "Window",
     "checksum",
     "find_windows",
+    "group_batch",
     "iterate_stream",
     "mlm_batch",
     "pair_batch",
@@ -80,19 +82,33 @@ class PairBatch:
     Attributes
     ----------
     input_ids : ndarray, shape=(2 * n, width), dtype=uint8
-        First the n sequences a, then the n sequences b.
+        First the n sequences a, then the n sequences b; see `rows`, too.
     lengths : ndarray, shape=(2 * n,), dtype=int32
         Tokens per row.
     reference : ndarray, shape=(n, width_a), dtype=int32
         Partners of the reference alignments, in nucleotides (``<cls>`` not counted).
     families : ndarray, shape=(n,), dtype=uint64
         Family of each pair, as a hash of its name.
+    rows : ndarray, shape=(n, 2), dtype=int32, optional
+        Of groups: the rows of a and b of each pair; there are as many rows as sequences then,
+        not 2 n.
     """
 
     input_ids: NDArray[np.uint8]
     lengths: NDArray[np.int32]
     reference: NDArray[np.int32]
     families: NDArray[np.uint64]
+    rows: NDArray[np.int32] | None = None
+
+    @property
+    def sequence_families(self) -> NDArray[np.uint64]:
+        """Family of each row."""
+        if self.rows is None:
+            return np.tile(self.families, 2)
+        found = np.empty(len(self.lengths), dtype=np.uint64)
+        for side in (0, 1):
+            found[self.rows[:, side]] = self.families
+        return found
 
 
 Batch = TokenBatch | PairBatch
@@ -101,13 +117,13 @@ Batch = TokenBatch | PairBatch
 def checksum(batches: Iterable[Batch]) -> int:
     """Sum up the CRC-32 of every batch, modulo 2^32: the same in any order.
 
-    Families are left out: they follow from the rows, which the other arrays tell apart.
+    Families and rows are left out: they follow from what the other arrays tell apart.
     """
     total = 0
     for batch in batches:
         crc = 0
         for name, array in vars(batch).items():
-            if name == "families":
+            if name in ("families", "rows"):
                 continue
             crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
         total += crc
@@ -155,6 +171,8 @@ class StreamSpec:
     """Share of pairs of which one sequence is cut to a fragment."""
     mask_pairs: bool = False
     """Whether the sequences of pairs are masked, too."""
+    groups: GroupRule | None = None
+    """How groups of members are made, which then take the place of pairs."""
 
 
 def find_windows(files: list[Path]) -> tuple[Window, ...]:
@@ -187,6 +205,8 @@ _COLUMNS = {
 def read_visit(spec: StreamSpec, visit: int) -> list[TokenBatch] | list[PairBatch]:
     """Read, filter, batch and encode one window; the result depends on the arguments alone."""
     epoch, window = visit_window(spec, visit)
+    if spec.groups is not None:
+        return _group_batches(spec, spec.groups, visit, window)
     with pq.ParquetFile(window.path) as file:
         table = file.read_row_group(window.row_group, columns=_COLUMNS[spec.objective])
     generator = np.random.default_rng([spec.seed, 2, visit])
@@ -269,6 +289,46 @@ def _pair_batches(
             batch = replace(batch, input_ids=masked)
         batches.append(batch)
     return batches
+
+
+def _group_batches(
+    spec: StreamSpec, rule: GroupRule, visit: int, window: Window
+) -> list[PairBatch]:
+    """Draw as many sequences as the window has members."""
+    longest = spec.model.max_sequence_length
+    families = tuple(sorted(set(rule.shares) - set(spec.held_out_families)))
+    profiles = load_profiles(rule.files, families, spec.held_out_hashes, longest)
+    generator = np.random.default_rng([spec.seed, 3, visit])
+    count = max(window.rows // rule.size, 1)
+    groups = draw_groups(rule, profiles, count, longest, generator)
+    lengths = np.array([group.length for group in groups], dtype=np.int64)
+    batches = []
+    for number, rows in enumerate(_plan(spec, lengths, rule.size, generator)):
+        batch = group_batch([groups[row] for row in rows], spec.model)
+        if spec.mask_pairs:
+            names = [f"{visit}:{number}:{row}" for row in range(len(batch.lengths))]
+            tokens, keys = batch.input_ids, sequence_keys(names)
+            masked, _ = mask_batch(tokens, keys, 0, spec.seed, spec.model.tokens, spec.masking)
+            batch = replace(batch, input_ids=masked)
+        batches.append(batch)
+    return batches
+
+
+def group_batch(groups: list[Group], model: RnaBertConfig) -> PairBatch:
+    """Encode groups of members, each sequence once, and all pairs within each."""
+    sequences = [text for group in groups for text in group.sequences]
+    tokens, lengths = encode(sequences, model.tokens, add_bos=model.add_bos, add_eos=model.add_eos)
+    firsts = np.cumsum([0, *(len(group.sequences) for group in groups)])
+    rows = np.concatenate([g.pairs + first for g, first in zip(groups, firsts, strict=False)])
+    partners = [found for group in groups for found in group.partners]
+    reference = np.full((len(partners), max(map(len, partners))), -1, dtype=np.int32)
+    for row, found in zip(reference, partners, strict=True):
+        row[: len(found)] = found
+    families = np.repeat(
+        np.array([group.family for group in groups], dtype=np.uint64),
+        [len(group.pairs) for group in groups],
+    )
+    return PairBatch(tokens, lengths, reference, families, rows.astype(np.int32))
 
 
 def mlm_batch(

@@ -28,8 +28,8 @@ class Counts(NamedTuple):
 
 
 def count_anchors(families: NDArray[np.integer]) -> int:
-    """Count the sequences of a batch of pairs that have a stranger, given each pair's family."""
-    return 2 * len(families) if len(np.unique(families)) > 1 else 0
+    """Count the sequences of a batch that have a stranger, given each one's family."""
+    return len(families) if len(np.unique(families)) > 1 else 0
 
 
 def count_targets(
@@ -44,5 +44,5 @@ def count_targets(
         for batches in (mlm, ss)
     )
     aligned = sum(len(b.reference) for b in pairs) if "sal" in objectives else 0
-    anchors = sum(count_anchors(b.families) for b in pairs) if "sfp" in objectives else 0
+    anchors = sum(count_anchors(b.sequence_families) for b in pairs) if "sfp" in objectives else 0
     return Counts(masked, float(aligned), classes, float(anchors))

@@ -33,6 +33,7 @@ from riboray.pretraining.losses import (
 from riboray.pretraining.meter import StepMetrics, training_flops
 from riboray.pretraining.optimizers import make_optimizers
 from riboray.pretraining.passes import PairEmbeddings, PendingPairs, StepWork, step_metrics
+from riboray.pretraining.start import start_from
 from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
 from riboray.pretraining.targets import Counts, count_targets
 
@@ -60,6 +61,8 @@ class Trainer:
                 places = self.model.model.embeddings.position_embeddings.weight
                 count, width = places.shape
                 places.copy_(sinusoids(count, width, config.model.initializer_range))
+        if config.init is not None:
+            start_from(self.model, config.init)
         self.model.to(device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizers = make_optimizers(self.model, config)
@@ -117,16 +120,12 @@ class Trainer:
             return mlm_loss(self._embed(batch), self._to_device(batch.labels), head)
 
     def embed_pairs(self, batch: PairBatch) -> PairEmbeddings:
-        """Embed both sequences of every pair."""
+        """Embed the sequences of all pairs."""
         model = self.config.model
         first, special = int(model.add_bos), int(model.add_bos) + int(model.add_eos)
         with self._autocast():
             hidden = self._embed(batch)
-        count, width = batch.reference.shape
-        hidden = hidden.float()[:, first:]
-        lengths = batch.lengths - special
-        hidden_a, hidden_b = hidden[:count, :width], hidden[count:]
-        return PairEmbeddings(batch, hidden_a, hidden_b, lengths[:count], lengths[count:])
+        return PairEmbeddings.of(batch, hidden.float()[:, first:], batch.lengths - special)
 
     def launch(self, batch: PairBatch) -> PendingPairs:
         """Embed pairs and send their match scores on the way to the CPU."""

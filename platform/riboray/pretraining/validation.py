@@ -120,7 +120,7 @@ class _Pooled:
             for batch in self._batches
             for row, length in zip(batch.input_ids, batch.lengths, strict=True)
         ]
-        families = [np.tile(batch.families, 2) for batch in self._batches]
+        families = [batch.sequence_families for batch in self._batches]
         gathered = self._trainer.all_sum(self._rows.flatten().tolist())
         if not gathered:
             return {}

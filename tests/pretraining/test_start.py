@@ -1,0 +1,78 @@
+"""Runs that start from a checkpoint instead of random weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from riboray.corpus import trained as trained_module
+from riboray.corpus.trained import TrainedSequences
+from riboray.errors import CheckpointError, ConfigError
+from riboray.model import load_checkpoint, save_checkpoint
+from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.data import prepare_data
+from riboray.pretraining.trainer import Trainer
+from tests.conftest import tiny_config
+from tests.pretraining.test_loop import CPU, corpus, make, train, weights
+
+__all__ = ["corpus"]  # the fixture
+
+
+def test_a_bundled_model_goes_on(sample_corpus):
+    """Weights are those of the model, and so is what is measured before the first step."""
+    config = PretrainConfig(init="rnabert", validation_families=["RF00003", "RF00006"])
+    trainer = Trainer(config, CPU)
+    for name, tensor in load_checkpoint("rnabert").model.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], tensor), name
+    data = prepare_data(sample_corpus, config, 1)
+    before = TrainedSequences.read(load_checkpoint("rnabert").path)
+    assert before is not None
+    assert set(before.masked.tolist()) <= set(data.trained.masked.tolist())
+    assert data.trained.masked_total == len(data.trained.masked) > before.masked_total
+
+
+def test_training_goes_on_from_there(corpus, tmp_path):
+    _, _, first = train(corpus, make(max_steps=60, learning_rate=5e-3))
+    trainer, _, _ = train(corpus, make(max_steps=60, learning_rate=5e-3))
+    save_checkpoint(trainer.model, tmp_path / "c")
+    config = make(max_steps=5, init=str(tmp_path / "c"))
+    assert all(
+        torch.equal(tensor, trainer.model.state_dict()[name])
+        for name, tensor in weights(Trainer(config, CPU)).items()
+    )
+    _, session, last = train(corpus, config)
+    before = next(r for r in session.records if r["kind"] == "validation")
+    assert before["mlm_loss"] == pytest.approx(first["mlm_loss"], abs=1e-4)
+    assert last["finished"]
+    # What a checkpoint without a list was trained on is not known: nothing is claimed.
+    assert prepare_data(corpus, config, 1).trained is None
+
+
+def test_another_shape_or_none(corpus, tmp_path):
+    save_checkpoint(Trainer(make(), CPU).model, tmp_path / "tiny")
+    other = PretrainConfig(init=str(tmp_path / "tiny"), validation_families=["RF00003"])
+    with pytest.raises(ConfigError, match="has another shape than the run's model: lm_head"):
+        prepare_data(corpus, other, 1)
+    bos = make(model=replace(tiny_config(), add_bos=True), max_length=400)
+    save_checkpoint(Trainer(bos, CPU).model, tmp_path / "bos")
+    with pytest.raises(ConfigError, match="has add_bos True, and the run False"):
+        prepare_data(corpus, make(init=str(tmp_path / "bos")), 1)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        prepare_data(corpus, make(init=str(tmp_path / "nothing")), 1)
+
+
+def test_what_two_trainings_saw(rng, monkeypatch):
+    one, other = (rng.integers(0, 2**64, n, dtype=np.uint64) for n in (1000, 3000))
+    whole = TrainedSequences.of(one, one[:10]).and_those_of(TrainedSequences.of(other, one[:20]))
+    assert whole.masked.tolist() == np.union1d(one, other).tolist()
+    assert (whole.masked_total, whole.aligned_total) == (4000, 20)
+    monkeypatch.setattr(trained_module, "_MOST", 500)
+    some = TrainedSequences.of(one, one[:10]).and_those_of(TrainedSequences.of(other, one[:20]))
+    # 500 of the 3,000 are known, so only the lowest sixth of all hashes is.
+    assert some.masked.tolist() == np.union1d(one, other)[: len(some.masked)].tolist()
+    assert some.masked_total == pytest.approx(4000, rel=0.15)
+    assert some.aligned_total == 20
+    assert not some.overlap(["ACGU"]).exact
