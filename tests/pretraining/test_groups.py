@@ -18,6 +18,7 @@ from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import Phase
 from riboray.pretraining.data import prepare_data
+from riboray.pretraining.feeds import Feed
 from riboray.pretraining.groups import Group, load_profiles
 from riboray.pretraining.pairs import AlignedPair
 from riboray.pretraining.streams import checksum, group_batch, iterate_stream, pair_batch
@@ -118,6 +119,39 @@ def test_shares_of_families(corpus):
     assert set(counts) == {hash64(name) for name in names - set(FAMILIES)}
     others = [n / total for name, n in counts.items() if name != hash64("RF00005")]
     assert others == pytest.approx([0.3 / len(others)] * len(others), abs=0.05)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_phases_have_their_own_focus(corpus, size):
+    """What comes next is of the phase that is entered, and the cursors go on."""
+    names = ("RF00005", "RF00004")
+    of_trna, of_u2 = ({"focus_families": [name], "focus_share": 1.0} for name in names)
+    curriculum = [Phase(steps=5), Phase(steps=5, **of_trna), Phase(**of_u2)]
+    config = make(group_size=size, curriculum=curriculum)
+    spec = prepare_data(corpus, config, 1).specs["sal"]
+    feed = Feed(spec, Trainer(config, CPU), iterate_stream, None)
+
+    def take():
+        (batch,) = feed.peek()
+        feed.advance()
+        return set(batch.families.tolist())
+
+    assert len(set().union(*(take() for _ in range(20)))) > 3
+    cursors = feed.all_cursors(feed_trainer := Trainer(config, CPU))
+    feed.enter(0)
+    assert feed.all_cursors(feed_trainer) == cursors
+    for phase, name in ((1, "RF00005"), (2, "RF00004"), (3, "RF00004")):  # 3: all are over
+        feed.enter(phase)
+        assert [take() for _ in range(5)] == [{hash64(name)}] * 5
+    resumed = Feed(spec, feed_trainer, iterate_stream, cursors, phase=1)
+    assert {f for batch in resumed.peek() for f in batch.families.tolist()} == {hash64("RF00005")}
+    with pytest.raises(ConfigError, match="focus_share must be in"):
+        Phase(focus_share=2.0)
+
+
+def test_phases_alike_share_what_they_hold(corpus):
+    curriculum = [Phase(objectives="mlm", steps=5), Phase()]
+    assert spec_of(corpus, curriculum=curriculum).phases == ()
 
 
 def test_no_sequence_of_a_held_out_family_counts(corpus):

@@ -13,7 +13,7 @@ from riboray.errors import CheckpointError
 from riboray.model import load_checkpoint
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.curriculum import learning_rate
+from riboray.pretraining.curriculum import Phase, learning_rate
 from riboray.pretraining.data import prepare_data
 from riboray.pretraining.loop import run
 from riboray.pretraining.report import draw_training_curve, summarise
@@ -92,8 +92,17 @@ def test_each_objective_alone(corpus, weights_of):
     assert all(torch.isfinite(p).all() for p in trainer.parameters)
 
 
+#: Another focus from the fourth step on.
+PHASES = {
+    "curriculum": [Phase(steps=3), Phase(focus_families=["RF00004"], focus_share=0.9)],
+    "batches_per_step": 2,
+}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {**NEWER, **GROUPS, "ema_decay": 0.9}], ids=["original", "newer"]
+    "options",
+    [{}, {**NEWER, **GROUPS, "ema_decay": 0.9}, {**GROUPS, **PHASES}, PHASES],
+    ids=["original", "newer", "groups by phase", "pairs by phase"],
 )
 def test_stop_and_go_equals_going_through(corpus, tmp_path, options):
     """10 steps = 5 steps, a checkpoint, a new process's worth of state, 5 more: bit for bit."""

@@ -32,7 +32,7 @@ def data(corpus):
 
 
 def same(a, b):
-    return all((getattr(a, name) == getattr(b, name)).all() for name in vars(a))
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
 
 
 def originals(batch):

@@ -48,6 +48,10 @@ class Phase:
     """Share of the run that the phase lasts, by the limits of the run."""
     learning_rate: float | None = None
     """Peak learning rate in this phase, instead of the run's."""
+    focus_families: list[str] | None = None
+    """Families seen more often in this phase, instead of the run's."""
+    focus_share: float | None = None
+    """Their share of the alignments, instead of the run's."""
 
     def __post_init__(self) -> None:
         names = self.objectives.split("+")
@@ -69,6 +73,8 @@ class Phase:
                 raise ConfigError(f"a phase's {name} must be positive, not {value}")
         if self.share is not None and self.share > 1:
             raise ConfigError(f"a phase's share must be at most 1, not {self.share}")
+        if self.focus_share is not None and not 0 <= self.focus_share <= 1:
+            raise ConfigError(f"a phase's focus_share must be in [0, 1], not {self.focus_share}")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from riboray.corpus.records import is_validation
 from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError, CorpusError
 from riboray.pretraining.config import PretrainConfig
-from riboray.pretraining.curriculum import STREAMS
+from riboray.pretraining.curriculum import STREAMS, Phase
 from riboray.pretraining.groups import GroupRule
 from riboray.pretraining.masking import sequence_keys
 from riboray.pretraining.pairs import aligned_pairs
@@ -103,15 +103,14 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
         "validation_share": 0.0 if files["validation_sequences"] else config.validation_share,
     }
     pair_options = {
-        "sampling": split.sampling,
         "mask_pairs": config.mask_pairs,
         "crop_pairs": config.crop_pairs,
         "jitter": config.pair_jitter,
-        "groups": split.groups,
+        **(split.sampling[0]._asdict() if split.sampling else {}),
     }
     budgets = {"mlm": config.tokens_per_batch, "sal": config.pair_tokens_per_batch}
     tables = {"mlm": "sequences", "sal": "pairs", "ss": "members"}
-    if split.groups is not None:
+    if config.group_size:
         tables["sal"] = "members"
     there = {"mlm": True, "sal": counts["sal_training_pairs"], "ss": counts["ss_training_members"]}
     specs = {
@@ -119,12 +118,15 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
             objective=name,  # type: ignore[arg-type]
             windows=find_windows(files[tables[name]]),
             token_budget=budgets.get(name, config.tokens_per_batch),
-            **(pair_options if name == "sal" else {}),  # type: ignore[arg-type]
+            **(pair_options if name == "sal" else {}),
             **common,  # type: ignore[arg-type]
         )
         for name in dict.fromkeys(STREAMS[objective] for objective in config.objectives)
         if there[name]
     }
+    if "sal" in specs and any(found != split.sampling[0] for found in split.sampling):
+        phases = tuple(replace(specs["sal"], **found._asdict()) for found in split.sampling)
+        specs["sal"] = replace(specs["sal"], phases=phases)
     for number, phase in enumerate(config.curriculum, start=1):
         if not specs.keys() & {STREAMS[name] for name in config.learnt_in(phase)}:
             raise ConfigError(
@@ -142,6 +144,13 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
     return TrainingData(specs, validation, split.held_out, counts, trained)
 
 
+class _Sampling(NamedTuple):
+    """How often pairs are seen, or how groups are made in their place."""
+
+    sampling: PairSampling | None
+    groups: GroupRule | None
+
+
 class _PairSplit(NamedTuple):
     """Reference alignments, divided by family."""
 
@@ -151,8 +160,8 @@ class _PairSplit(NamedTuple):
     trained: Hashes
     """Sequences of the others."""
     validation: list[PairBatch]
-    sampling: PairSampling | None
-    groups: GroupRule | None
+    sampling: tuple[_Sampling, ...]
+    """What is seen how often, in each phase of the curriculum."""
     counts: dict[str, int]
 
 
@@ -161,7 +170,7 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         names = ("families", "pairs")
         counts = {f"sal_{s}_{n}": 0 for s in ("training", "validation") for n in names}
         none = np.empty(0, dtype=np.uint64)
-        return _PairSplit((), none, none, [], None, None, counts)
+        return _PairSplit((), none, none, [], (), counts)
     table = ds.dataset(files["pairs"]).to_table(columns=["family", "identity"])
     members = ds.dataset(files["members"]).to_table(columns=["family", "name", "sha256_64"])
     names_of = dict(zip(*(members[c].to_pylist() for c in ("name", "family")), strict=True))
@@ -190,7 +199,6 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         "sal_validation_pairs": len(pairs),
     }
     known = sorted(set(families) - set(held_out))
-    sampling, groups = _sampling(files, trained, _focus(known, names_of, config), config)
     lengths = np.array([max(len(pair.a), len(pair.b)) for pair in pairs], dtype=np.int64)
     plans = plan_batches(2 * lengths, 4 * config.pair_tokens_per_batch)
     return _PairSplit(
@@ -198,8 +206,10 @@ def _split_pairs(files: dict[str, list[Path]], config: PretrainConfig) -> _PairS
         hashes=np.unique(members.filter(is_member)["sha256_64"].to_numpy()),
         trained=members.filter(pc.invert(is_member))["sha256_64"].to_numpy(),
         validation=[pair_batch([pairs[i] for i in rows], config.model) for rows in plans],
-        sampling=sampling,
-        groups=groups,
+        sampling=tuple(
+            _sampling(files, trained, _focus(known, names_of, phase, config), config)
+            for phase in config.curriculum
+        ),
         counts=counts,
     )
 
@@ -222,30 +232,37 @@ def _choose_families(
     return held_out
 
 
-def _focus(known: list[str], names_of: dict[str, str], config: PretrainConfig) -> list[str]:
-    """Families that are seen more often, by accession."""
-    chosen = {name: names_of.get(name, name) for name in config.focus_families}
+def _focus(
+    known: list[str], names_of: dict[str, str], phase: Phase, config: PretrainConfig
+) -> tuple[list[str], float]:
+    """Families that are seen more often in a phase, by accession, and their share."""
+    own, share = phase.focus_families, phase.focus_share
+    wanted = config.focus_families if own is None else own
+    chosen = {name: names_of.get(name, name) for name in wanted}
     unknown = sorted(name for name, family in chosen.items() if family not in known)
     if unknown:
         raise ConfigError(f"focus families without a pair to train on: {', '.join(unknown)}")
-    return sorted(set(chosen.values()))
+    return sorted(set(chosen.values())), config.focus_share if share is None else share
 
 
 def _sampling(
-    files: dict[str, list[Path]], trained: pa.Table, focus: list[str], config: PretrainConfig
-) -> tuple[PairSampling | None, GroupRule | None]:
+    files: dict[str, list[Path]],
+    trained: pa.Table,
+    focus: tuple[list[str], float],
+    config: PretrainConfig,
+) -> _Sampling:
     """How often pairs are seen, or how groups are made."""
-    families, temperature, share = trained["family"], config.family_temperature, config.focus_share
+    families, temperature = trained["family"], config.family_temperature
     if not config.group_size:
         identity, power = trained["identity"].to_numpy(), config.identity_power
-        return pair_sampling(families, identity, temperature, power, focus, share), None
+        return _Sampling(pair_sampling(families, identity, temperature, power, *focus), None)
     rule = GroupRule(
         size=config.group_size,
         resample=config.resample,
         files=tuple(str(path) for path in files["members"]),
-        shares=family_shares(families, temperature, focus, share),
+        shares=family_shares(families, temperature, *focus),
     )
-    return None, rule
+    return _Sampling(None, rule)
 
 
 def _split_members(

@@ -27,6 +27,8 @@ class Feed:
         Opens a stream at a cursor.
     cursors : list of (visit, batch)
         Where every stream stands; empty at the beginning of a run.
+    phase : int
+        Phase of the curriculum that the run stands in.
 
     Notes
     -----
@@ -40,8 +42,10 @@ class Feed:
         trainer: Trainer,
         open_stream: OpenStream,
         cursors: list[list[int]] | None,
+        phase: int = 0,
     ) -> None:
         self.spec = spec
+        self._now = spec.in_phase(phase)
         self._open_stream = open_stream
         self._mine = range(trainer.rank, spec.streams, trainer.world_size)
         self._cursors = [Cursor(*c) for c in cursors] if cursors else [Cursor()] * spec.streams
@@ -54,11 +58,18 @@ class Feed:
         for stream in self._mine:
             if stream not in self._batches:
                 cursor = self._cursors[stream]
-                self._batches[stream] = self._open_stream(self.spec, stream, cursor)
+                self._batches[stream] = self._open_stream(self._now, stream, cursor)
 
     def close(self) -> None:
         """Stop reading; what was read ahead and not trained on is read again by `open`."""
         self._batches, self._next = {}, []
+
+    def enter(self, phase: int) -> None:
+        """Go on with what the streams hold in a phase."""
+        wanted = self.spec.in_phase(phase)
+        if wanted is not self._now:
+            self._now = wanted
+            self.close()
 
     def peek(self) -> list[Batch]:
         """Return the next step's batches, one of each stream of this worker."""

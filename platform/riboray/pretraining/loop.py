@@ -72,7 +72,13 @@ class _Run:
         self.warnings: list[str] = []
         self.state, self.history = restore_state(trainer, store, self.warnings.append)
         self.feeds = {
-            name: Feed(spec, trainer, open_stream, self.state.cursors.get(name))
+            name: Feed(
+                spec,
+                trainer,
+                open_stream,
+                self.state.cursors.get(name),
+                self.state.position.phase,
+            )
             for name, spec in specs.items()
         }
         self.base = self.last_checkpoint = self.last_record = self.state.elapsed_s
@@ -215,6 +221,8 @@ class _Run:
         self.state.position, self.state.best, self.state.stale = position, None, 0
         for name in rested - set(self.active):
             self.feeds[name].close()
+        for feed in self.feeds.values():
+            feed.enter(position.phase)
         *counts, crc = self.trainer.all_sum(self._count())
         self.counts, self.crc = Counts(*counts), int(crc)
 

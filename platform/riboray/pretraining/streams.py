@@ -173,6 +173,12 @@ class StreamSpec:
     """Whether the sequences of pairs are masked, too."""
     groups: GroupRule | None = None
     """How groups of members are made, which then take the place of pairs."""
+    phases: tuple[StreamSpec, ...] = ()
+    """What the stream holds in each phase of the curriculum, if that is not the same in all."""
+
+    def in_phase(self, number: int) -> StreamSpec:
+        """Return what the stream holds in a phase; after the last, what it held in that."""
+        return self.phases[min(number, len(self.phases) - 1)] if self.phases else self
 
 
 def find_windows(files: list[Path]) -> tuple[Window, ...]:
