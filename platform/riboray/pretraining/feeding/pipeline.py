@@ -24,6 +24,7 @@ from riboray.pretraining.streams import (
     PairBatch,
     StreamSpec,
     TokenBatch,
+    arrays_of,
     read_visit,
 )
 
@@ -95,7 +96,7 @@ class VisitDatasource(Datasource):
             spec = ray.get(reference)
             for visit in visits:
                 batches = read_visit(spec, visit * streams + stream)
-                payloads = [to_bytes(dict(vars(batch))) for batch in batches]
+                payloads = [to_bytes(arrays_of(batch)) for batch in batches]
                 count = len(payloads)
                 columns = [[visit] * count, list(range(count)), payloads]
                 arrays = [pa.array(c, f.type) for c, f in zip(columns, _BATCH_SCHEMA, strict=True)]
