@@ -236,17 +236,17 @@ def settle_seeds(task: SeedTask, note: dict[str, Any], excluded: list[int]) -> d
 
 def _drawn_again(task: SeedTask, members: pa.Table, names: set[str]) -> list[pa.Table]:
     """Pairs of the named families, of their given members alone."""
+    rows: dict[str, list[tuple[str, str]]] = {}
+    columns = (members[column].to_pylist() for column in ("family", "id", "aligned"))
+    for family, name, row in zip(*columns, strict=True):
+        if family in names:
+            rows.setdefault(family, []).append((name, row))
     tables = [PAIR_SCHEMA.empty_table()]
-    mine = members.filter(
-        pc.is_in(members["family"], value_set=pa.array(sorted(names), pa.string()))
-    )
-    families = np.array(mine["family"].to_pylist(), dtype=object)
-    ids, texts = mine["id"].to_pylist(), mine["aligned"].to_pylist()
-    for name in sorted(names):
-        stay = np.flatnonzero(families == name).tolist()
-        if len(stay) > 1:
-            rows = np.array([row_bytes(texts[k]) for k in stay], dtype=np.uint8)
-            tables.append(draw_pairs(name, [ids[k] for k in stay], rows, task.pair_rules))
+    for family in sorted(rows):
+        ids, texts = zip(*rows[family], strict=True)
+        if len(ids) > 1:
+            stay = np.array([row_bytes(row) for row in texts], dtype=np.uint8)
+            tables.append(draw_pairs(family, list(ids), stay, task.pair_rules))
     return tables
 
 

@@ -134,13 +134,14 @@ def prepare_data(corpus: Path, config: PretrainConfig, streams: int) -> Training
                 "--alignments with two families or more, and for ss one with SS_cons"
             )
     validation = Validation(mlm_validation, split.validation, ss_validation)
-    trained: TrainedSequences | None = TrainedSequences.of(
+    own = TrainedSequences.of(
         masked if "mlm" in specs else masked[:0],
         split.trained if {"sal", "ss"} & specs.keys() else masked[:0],
     )
-    if config.init is not None and trained is not None:
+    trained: TrainedSequences | None = own
+    if config.init is not None:
         before = sequences_behind(config.init, config.model)
-        trained = None if before is None else trained.and_those_of(before)
+        trained = None if before is None else own.and_those_of(before)
     return TrainingData(specs, validation, split.held_out, counts, trained)
 
 
@@ -218,18 +219,24 @@ def _choose_families(
     families: list[str], names_of: dict[str, str], config: PretrainConfig
 ) -> list[str]:
     if config.validation_families:
-        chosen = {name: names_of.get(name, name) for name in config.validation_families}
-        unknown = sorted(name for name, family in chosen.items() if family not in families)
-        if unknown:
-            raise ConfigError(
-                f"validation families without a usable pair in the alignments: {', '.join(unknown)}"
-            )
-        held_out = sorted(set(chosen.values()))
+        missing = "validation families without a usable pair in the alignments"
+        held_out = _accessions(config.validation_families, names_of, families, missing)
     else:
         held_out = choose_held_out(families, config.validation_family_share, config.seed)
     if len(held_out) == len(families):
         raise ConfigError("every family is held out for validation: none is left to train on")
     return held_out
+
+
+def _accessions(
+    wanted: list[str], names_of: dict[str, str], known: list[str], missing: str
+) -> list[str]:
+    """Return accessions of families given by accession or name; those not known are an error."""
+    chosen = {name: names_of.get(name, name) for name in wanted}
+    unknown = sorted(name for name, family in chosen.items() if family not in known)
+    if unknown:
+        raise ConfigError(f"{missing}: {', '.join(unknown)}")
+    return sorted(set(chosen.values()))
 
 
 def _focus(
@@ -238,11 +245,8 @@ def _focus(
     """Families that are seen more often in a phase, by accession, and their share."""
     own, share = phase.focus_families, phase.focus_share
     wanted = config.focus_families if own is None else own
-    chosen = {name: names_of.get(name, name) for name in wanted}
-    unknown = sorted(name for name, family in chosen.items() if family not in known)
-    if unknown:
-        raise ConfigError(f"focus families without a pair to train on: {', '.join(unknown)}")
-    return sorted(set(chosen.values())), config.focus_share if share is None else share
+    chosen = _accessions(wanted, names_of, known, "focus families without a pair to train on")
+    return chosen, config.focus_share if share is None else share
 
 
 def _sampling(

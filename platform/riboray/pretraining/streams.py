@@ -308,8 +308,7 @@ def _group_batches(
 ) -> list[PairBatch]:
     """Draw as many sequences as the window has members."""
     longest = spec.model.max_sequence_length
-    families = tuple(sorted(set(rule.shares) - set(spec.held_out_families)))
-    profiles = load_profiles(rule.files, families, spec.held_out_hashes, longest)
+    profiles = load_profiles(rule.files, tuple(rule.shares), spec.held_out_hashes, longest)
     generator = np.random.default_rng([spec.seed, 3, visit])
     count = max(window.rows // rule.size, 1)
     groups = draw_groups(rule, profiles, count, longest, generator)
