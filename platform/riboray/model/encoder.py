@@ -360,7 +360,8 @@ class RnaBertModel(nn.Module):
                 beyond = torch.arange(width, device=ids.device) >= lengths[:, None]
                 ids = ids.masked_fill(beyond, self.config.tokens.pad_id)
             ids = functional.pad(ids, (0, limit - width), value=self.config.tokens.pad_id)
-        elif lengths is not None and bool((lengths < width).any()):
+        # Whether there is padding at all, a device would have to be waited for.
+        elif lengths is not None and (lengths.is_cuda or bool((lengths < width).any())):
             mask = (torch.arange(width, device=ids.device) < lengths[:, None])[:, None, None, :]
         states = self.encoder(self.embeddings(ids), mask)
         return [state[:, :width] for state in (states if every else states[-1:])]

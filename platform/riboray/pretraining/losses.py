@@ -62,7 +62,8 @@ def mlm_loss(hidden: Tensor, labels: Tensor, head: PredictionHead) -> MlmLoss:
     hidden : Tensor, shape=(B, L, H)
         Base embeddings of the batch.
     labels : Tensor, shape=(B, L), dtype=integer
-        Original tokens, or structure classes, at targets; `IGNORE` elsewhere.
+        Original tokens, or structure classes, at targets; `IGNORE` elsewhere. On the CPU, too, if
+        the embeddings are not: how many targets there are is known then without waiting.
     head : PredictionHead
         The language-model or structure head; computed at targets only.
 
@@ -71,9 +72,12 @@ def mlm_loss(hidden: Tensor, labels: Tensor, head: PredictionHead) -> MlmLoss:
     MlmLoss
         Sums, not means: batches of different sizes on different workers add up exactly.
     """
-    at = labels != IGNORE
+    labels = labels.flatten()
+    at = torch.nonzero(labels != IGNORE)[:, 0]
     wanted = labels[at].long()
-    logits = head(hidden[at]).float()
+    if labels.device != hidden.device:
+        at, wanted = (upload(numbers.numpy(), hidden.device) for numbers in (at, wanted))
+    logits = head(hidden.flatten(0, 1)[at]).float()
     total = functional.cross_entropy(logits, wanted, reduction="sum")
     return MlmLoss(total, (logits.argmax(-1) == wanted).sum(), wanted.numel())
 

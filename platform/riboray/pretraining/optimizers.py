@@ -109,9 +109,12 @@ class Muon(Optimizer):
         steps = orthogonalise(torch.stack([_wide(matrix) for matrix in ahead]))
         size = _RMS * math.sqrt(max(parameters[0].shape)) * group["lr"]
         kept = 1 - group["lr"] * group["weight_decay"]
-        for parameter, step in zip(parameters, steps, strict=True):
-            turned = step if parameter.shape == step.shape else step.mT
-            parameter.mul_(kept).add_(turned, alpha=-size)
+        turned = [
+            step if parameter.shape == step.shape else step.mT
+            for parameter, step in zip(parameters, steps, strict=True)
+        ]
+        torch._foreach_mul_(parameters, kept)
+        torch._foreach_add_(parameters, turned, alpha=-size)
 
 
 def _wide(matrix: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from riboray.pretraining.contrasts import contrast_loss, pooled_means
 from riboray.pretraining.cosines import upload
+from riboray.pretraining.device_alignment import aligned_loss
 from riboray.pretraining.hostcopy import HostCopy
 from riboray.pretraining.losses import PendingViolations, violation_loss
 from riboray.pretraining.meter import StepMetrics
@@ -129,8 +130,8 @@ class StepWork:
         """Pass batches forward and backward.
 
         Pairs are embedded first; while CPU threads align them, the device goes on with a batch
-        of tokens, or with the next pairs. The order of the backward passes is fixed: timing
-        changes no result.
+        of tokens, or with the next pairs; or it aligns them itself. The order of the backward
+        passes is fixed: timing changes no result.
         """
         tokens = iter([*(("mlm", b) for b in mlm), *(("ss", b) for b in ss)])
         pending: deque[Any] = deque()
@@ -155,14 +156,14 @@ class StepWork:
         self._add(f"{objective}_right", loss.correct)
 
     def _launch(self, batch: PairBatch) -> tuple[PairEmbeddings, PendingViolations | None]:
-        if not self._counts.sal:
+        if not self._counts.sal or self._trainer.aligns_itself:
             return self._trainer.embed_pairs(batch), None
         pending = self._trainer.launch(batch)
         return pending, self._trainer.align_aside(pending)
 
     def _learn_pairs(self, pairs: PairEmbeddings, aside: PendingViolations | None) -> None:
         terms = []
-        if isinstance(pairs, PendingPairs):
+        if self._counts.sal:
             terms.append(self._alignment_loss(pairs, aside) * self._scales["sal"])
         # Batches without anchors, too: then no worker is without gradients where others have some.
         if self._counts.sfp:
@@ -170,13 +171,18 @@ class StepWork:
         if terms:
             torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
 
-    def _alignment_loss(self, pending: PendingPairs, aside: PendingViolations | None) -> Tensor:
-        start = time.monotonic()
-        violations = aside.result() if aside else self._trainer.align(pending)
-        self.waited += time.monotonic() - start
-        losses = violation_loss(*pending.hidden, violations)
-        if power := self._trainer.config.sal_length_power:
-            losses = losses * pending.scales(power)
+    def _alignment_loss(self, pairs: PairEmbeddings, aside: PendingViolations | None) -> Tensor:
+        config = self._trainer.config
+        if isinstance(pairs, PendingPairs):
+            start = time.monotonic()
+            violations = aside.result() if aside else self._trainer.align(pairs)
+            self.waited += time.monotonic() - start
+            losses = violation_loss(*pairs.hidden, violations)
+        else:
+            lengths, rule = (pairs.lengths_a, pairs.lengths_b), (config.gaps, config.margins)
+            losses = aligned_loss(*pairs.hidden, *lengths, pairs.batch.reference, *rule)
+        if power := config.sal_length_power:
+            losses = losses * pairs.scales(power)
         total = losses.sum()
         self._add("sal", total.detach())
         return total

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import ray
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
@@ -28,11 +29,12 @@ from riboray.pretraining.streams import (
     read_visit,
 )
 
-__all__ = ["VisitDatasource", "open_stream"]
+__all__ = ["VisitDatasource", "open_stream", "start_maker"]
 
-#: Rows, and visits, that one Ray Data execution covers at most. The first execution of a stream
-#: covers one visit, so that training can begin.
-_ROWS_PER_EXECUTION = 16_384
+#: Rows, and visits, that one Ray Data execution covers at most; and rows where a GPU, in whose
+#: seconds an execution takes long to begin, has a process to make batches. The first execution of
+#: a stream covers one visit, so that training can begin.
+_ROWS_PER_EXECUTION, _ROWS_FOR_A_GPU = 16_384, 65_536
 _VISITS_PER_EXECUTION = 16
 #: A read task claims no CPU: the workers may hold all the cluster has, and a task that waited for
 #: one would wait for ever.
@@ -42,7 +44,7 @@ _READ_CPUS = 0
 #: process, which takes seconds of a core to start, just when training starts too.
 _CORES = os.cpu_count() or 1
 _EXECUTIONS = min(max(_CORES // 4, 1), 4)
-_TASKS = min(max(_CORES // 8, 1), 4)
+_TASKS = min(max(_CORES // 4, 1), 4)
 _BATCH_TYPES: dict[str, type[TokenBatch] | type[PairBatch]] = {
     "mlm": TokenBatch,
     "sal": PairBatch,
@@ -105,8 +107,21 @@ class VisitDatasource(Datasource):
         return read
 
 
-def open_stream(spec: StreamSpec, stream: int, cursor: Cursor) -> Iterator[tuple[Cursor, Batch]]:
+def open_stream(
+    spec: StreamSpec, stream: int, cursor: Cursor, maker: Any = None
+) -> Iterator[tuple[Cursor, Batch]]:
     """Give what `streams.iterate_stream` gives, made by Ray Data ahead of time.
+
+    Parameters
+    ----------
+    spec : StreamSpec
+        What the stream holds.
+    stream : int
+        Number of the stream.
+    cursor : Cursor
+        Where to begin.
+    maker : actor handle, optional
+        From `start_maker`: who executes, instead of threads of this process.
 
     Notes
     -----
@@ -114,17 +129,21 @@ def open_stream(spec: StreamSpec, stream: int, cursor: Cursor) -> Iterator[tuple
     execution makes the batches of a few visits, all of them, in the object store, while the
     batches of the executions before are trained on. Iterating over a running execution instead
     would cost a training process a third of its time: Ray 2.60's scheduling loop spins, holding
-    the interpreter's lock, as long as it waits for its consumer.
+    the interpreter's lock, as long as it waits for its consumer. A burst's loop spins as well,
+    which a process that feeds a GPU, a thousand operations a step, cannot spare: see `start_maker`.
     """
-    executions = _executions(spec, cursor.visit)
+    make, rows = _make_batches, _ROWS_PER_EXECUTION
+    if maker is not None:
+        make, rows = partial(_have_made, maker), _ROWS_FOR_A_GPU
+    executions = _executions(spec, cursor.visit, rows)
     ahead: deque[Future[list[Any]]] = deque()
 
     def submit() -> None:
         # What is next is said here and not in the pool, whose threads may begin out of order.
-        ahead.append(_pool().submit(_make_batches, spec, stream, next(executions)))
+        ahead.append(_pool().submit(make, spec, stream, next(executions)))
 
     def make_first(visits: range) -> list[Any]:
-        tables = _make_batches(spec, stream, visits)
+        tables = make(spec, stream, visits)
         # The first is short, and the second must be there when it is used up; but before the
         # second of one stream comes the first of every other.
         submit()
@@ -155,10 +174,10 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_EXECUTIONS, thread_name_prefix="ray-data")
 
 
-def _executions(spec: StreamSpec, first: int) -> Iterator[range]:
-    """Divide a stream's visits into executions, without end."""
+def _executions(spec: StreamSpec, first: int, rows: int) -> Iterator[range]:
+    """Divide a stream's visits into executions of about so many rows, without end."""
     largest = max(window.rows for window in spec.windows)
-    size = min(max(_ROWS_PER_EXECUTION // largest, 1), _VISITS_PER_EXECUTION)
+    size = min(max(rows // largest, 1), _VISITS_PER_EXECUTION)
     yield range(first, first + 1)
     for start in itertools.count(first + 1, size):
         yield range(start, start + size)
@@ -176,4 +195,29 @@ def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
         concurrency=_TASKS,
     )
     tables: list[Any] = dataset.to_arrow_refs()
+    return tables
+
+
+class _Maker:
+    """Executes for a training process, in a process of its own."""
+
+    def make(self, spec: StreamSpec, stream: int, visits: range) -> list[Any]:
+        """Do what `_make_batches` does."""
+        return _make_batches(spec, stream, visits)
+
+
+def start_maker() -> Any:
+    """Start a process that makes batches for this one, on the same node.
+
+    Whoever holds a GPU hands it thousands of operations a second, and gives up the interpreter's
+    lock at each: with a loop of Ray Data's in the same process, every one of them could wait for
+    the lock to come back. The process ends with the last handle of it.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    maker = ray.remote(_Maker)
+    return maker.options(num_cpus=0, max_concurrency=_EXECUTIONS, scheduling_strategy=here).remote()
+
+
+def _have_made(maker: Any, spec: StreamSpec, stream: int, visits: range) -> list[Any]:
+    tables: list[Any] = ray.get(maker.make.remote(spec, stream, visits))
     return tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -11,7 +12,7 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
-from riboray.pretraining.feeding.pipeline import open_stream
+from riboray.pretraining.feeding.pipeline import open_stream, start_maker
 from riboray.pretraining.loop import run
 from riboray.pretraining.pipeline import WorkerArguments
 from riboray.pretraining.sessions import Record, Requests
@@ -87,4 +88,6 @@ def work(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(config.cpus_per_worker)
     trainer = Trainer(config, ray.train.torch.get_device())
     session = RaySession(board)
-    run(config, trainer, values.specs, open_stream, values.validation, session, values.store)
+    maker = start_maker() if trainer.device.type == "cuda" else None
+    source = partial(open_stream, maker=maker)
+    run(config, trainer, values.specs, source, values.validation, session, values.store)
