@@ -121,9 +121,10 @@ class PretrainConfig:
     """Within a family, a pair is seen in proportion to (1 - identity) to this power: above 0,
     unlike sequences more often."""
     focus_families: list[str] = field(default_factory=list)
-    """Families seen more often than others, by accession or name."""
+    """Families seen more often than others, by accession or name; one named twice, twice as often
+    as the others named."""
     focus_share: float = 0.5
-    """Share of the alignments that is theirs, all alike, if there are any."""
+    """Share of the alignments that is theirs, if there are any."""
     group_size: int = 0
     """Learn alignments from groups of so many members of a family, such as 8, each aligned with
     each; they are drawn from its alignment as the run goes. 0: from the corpus's pairs."""

@@ -220,7 +220,8 @@ def _choose_families(
 ) -> list[str]:
     if config.validation_families:
         missing = "validation families without a usable pair in the alignments"
-        held_out = _accessions(config.validation_families, names_of, families, missing)
+        wanted = _accessions(config.validation_families, names_of, families, missing)
+        held_out = sorted(set(wanted))
     else:
         held_out = choose_held_out(families, config.validation_family_share, config.seed)
     if len(held_out) == len(families):
@@ -232,11 +233,11 @@ def _accessions(
     wanted: list[str], names_of: dict[str, str], known: list[str], missing: str
 ) -> list[str]:
     """Return accessions of families given by accession or name; those not known are an error."""
-    chosen = {name: names_of.get(name, name) for name in wanted}
-    unknown = sorted(name for name, family in chosen.items() if family not in known)
+    chosen = [(name, names_of.get(name, name)) for name in wanted]
+    unknown = sorted({name for name, family in chosen if family not in known})
     if unknown:
         raise ConfigError(f"{missing}: {', '.join(unknown)}")
-    return sorted(set(chosen.values()))
+    return sorted(family for _, family in chosen)
 
 
 def _focus(

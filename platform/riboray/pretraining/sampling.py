@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,8 @@ def family_shares(
     temperature : float
         A family with n pairs is seen in proportion to n to the power 1/temperature.
     focus, share : sequence of str, float
-        Families that have this share together, all alike. Those without a pair do not count.
+        Families that have this share together, one named twice twice as much as others. Those
+        without a pair do not count.
 
     Returns
     -------
@@ -70,11 +72,12 @@ def family_shares(
     names, counts = np.unique(families.to_numpy(), return_counts=True)
     shares = counts ** (1.0 / temperature)
     shares /= shares.sum()
-    theirs = np.isin(names, list(focus))
-    if theirs.any():
-        others = shares[~theirs].sum()
-        shares[~theirs] *= (1 - share) / others if others else 0.0
-        shares[theirs] = (share if others else 1.0) / theirs.sum()
+    named = Counter(focus)
+    parts = np.array([named[name] for name in names.tolist()], dtype=np.float64)
+    if parts.any():
+        others = shares[parts == 0].sum()
+        shares *= np.where(parts == 0, (1 - share) / others if others else 0.0, 0.0)
+        shares += (share if others else 1.0) * parts / parts.sum()
     return dict(zip(names.tolist(), shares.tolist(), strict=True))
 
 
