@@ -5,7 +5,8 @@
 CORPUS is a directory made by `riboray ingest` with members. First the device's alignments are
 checked: losses and gradients against the CPU's on batches of the corpus. Then, on batches made
 beforehand, steps are timed, and parts of them: the encoder forward and backward, the
-alignments, the optimiser. Medians of some rounds, the device waited for before and after each.
+alignments, the optimiser. Medians of some rounds, the device waited for before and after each; and
+the first round of steps by itself, since whatever plans or compiles for a shape does it then.
 """
 
 from __future__ import annotations
@@ -144,6 +145,12 @@ def time_steps(trainer: Trainer, pairs: list[PairBatch], tokens: list[TokenBatch
         for step in steps:
             trainer.step(*step, learning_rate=1e-5)
 
+    start = time.perf_counter()
+    work()
+    trainer.all_sum([float(trainer.parameters[0].sum())])  # waits for the device
+    print(
+        f"  steps of shapes that are new: {(time.perf_counter() - start) / len(steps):.3f} s each"
+    )
     seconds = median_seconds(work, device)
     flat = [b for step in steps for side in step for b in side]
     size = sum(int(b.lengths.sum()) for b in flat)

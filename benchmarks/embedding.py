@@ -140,10 +140,10 @@ def main() -> None:
 
 #: RNAcentral 25: sequences, nucleotides (see docs/scaling.md), and bytes of FASTA.
 _SEQUENCES, _NUCLEOTIDES, _TEXT = 50e6, 28e9, 32.7e9
-#: Assumed: nucleotides a second through a GPU; passes of a nucleotide, as half of them lie in long
-#: RNAs, whose windows overlap by half; bytes a second to a GPU's share of the storage; price of an
-#: hour.
-_GPU, _PASSES, _STORAGE, _PRICE = 15e6, 1.5, 1e9, 3.0
+#: Nucleotides a second through a GPU, as measured on an H200 (docs/results.md). Assumed: passes of a
+#: nucleotide, as half of them lie in long RNAs, whose windows overlap by half; bytes a second to a
+#: GPU's share of the storage; price of an hour.
+_GPU, _PASSES, _STORAGE, _PRICE = 6e6, 1.5, 1e9, 3.0
 #: Measured (`--shares`, 2026-11-26): seconds of a core for a sequence, in an actor beside model and
 #: pooling (0.7 % of 21 s for 6,000), and when the input is read beforehand.
 _ACTOR, _PLAN = 24e-6, 2e-6

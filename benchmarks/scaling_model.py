@@ -192,7 +192,9 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, required=True, help="made by riboray ingest")
     parser.add_argument("--nucleotides", type=float, default=28e9, help="of the corpus predicted")
-    parser.add_argument("--gpu-tokens-per-s", type=float, default=5e6, help="ASSUMED, not measured")
+    parser.add_argument(
+        "--gpu-tokens-per-s", type=float, default=1.7e6, help="as measured on an H200"
+    )
     parser.add_argument("--tokens-per-batch", type=float, default=65536, help="of a GPU and step")
     parser.add_argument("--reading-cores", type=float, default=2, help="of a GPU")
     parser.add_argument("--network", type=float, default=3e9, help="bytes/s between nodes, assumed")

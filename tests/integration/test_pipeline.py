@@ -8,6 +8,7 @@ import shutil
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import psutil
@@ -44,18 +45,21 @@ CONFIG = PretrainConfig(
 )
 
 
-@pytest.mark.parametrize(("executions", "tasks"), [(1, 1), (4, 3)])
+@pytest.mark.parametrize(
+    ("executions", "tasks", "apart"), [(1, 1, False), (4, 3, False), (2, 2, True)]
+)
 @pytest.mark.parametrize("objective", ["mlm", "sal", "groups"])
 def test_ray_data_yields_the_very_stream(
-    ray_local, corpus, objective, executions, tasks, monkeypatch
+    ray_local, corpus, objective, executions, tasks, apart, monkeypatch
 ):
-    """On a machine of few cores, and on one of many."""
+    """On a machine of few cores, on one of many, and made by another process, as for a GPU."""
     from riboray.pretraining.feeding import pipeline as feeding
 
     monkeypatch.setattr(feeding, "_EXECUTIONS", executions)
     monkeypatch.setattr(feeding, "_TASKS", tasks)
     feeding._pool.cache_clear()
-    open_stream = feeding.open_stream
+    maker = feeding.start_maker() if apart else None
+    open_stream = partial(feeding.open_stream, maker=maker)
     config = CONFIG
     if objective == "groups":
         objective, config = "sal", replace(CONFIG, group_size=4, pair_tokens_per_batch=2048)

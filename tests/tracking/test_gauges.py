@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,3 +148,15 @@ def test_gauges_are_there_for_prometheus_until_the_run_ends(root):
     assert report["worker"]["mine riboray_pretrain_step"] == 9
     assert report["after the task"]["mine riboray_pretrain_step"] == 9
     assert report["closed"] == {}
+
+
+@pytest.mark.parametrize("port", [0, -1])
+def test_a_node_that_exports_nothing_has_no_address(port, monkeypatch):
+    """Ray without its dashboard's packages says port -1."""
+    from riboray.tracking import pipeline
+
+    node = {"NodeID": "a", "NodeManagerAddress": "127.0.0.1", "MetricsExportPort": port}
+    here = SimpleNamespace(get_node_id=lambda: "a")
+    monkeypatch.setattr(pipeline.ray, "get_runtime_context", lambda: here)
+    monkeypatch.setattr(pipeline.ray, "nodes", lambda: [node])
+    assert pipeline.metrics_address() is None

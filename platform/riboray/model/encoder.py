@@ -12,6 +12,7 @@ attended to, batches stay padded and PyTorch's own attention does the work.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import chain
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from riboray.model.attention import Offsets, packed_attention
 from riboray.model.config import RnaBertConfig
@@ -64,6 +66,19 @@ def _head_multiple(device: str) -> int:
     if device != "cpu":
         return 8
     return 1 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 4
+
+
+def _lasting_kernels(device: str) -> AbstractContextManager[object]:
+    """Keep attention with kernels that serve every shape.
+
+    On a Hopper GPU, PyTorch gives masked attention to cuDNN, which plans anew for every shape of a
+    batch, 50 ms and more each time: as long as the step, where all batches differ in shape.
+    """
+    if device != "cuda":
+        return nullcontext()
+    return sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
 
 
 class RnaBertSelfAttention(nn.Module):
@@ -363,5 +378,6 @@ class RnaBertModel(nn.Module):
         # Whether there is padding at all, a device would have to be waited for.
         elif lengths is not None and (lengths.is_cuda or bool((lengths < width).any())):
             mask = (torch.arange(width, device=ids.device) < lengths[:, None])[:, None, None, :]
-        states = self.encoder(self.embeddings(ids), mask)
+        with _lasting_kernels(ids.device.type):
+            states = self.encoder(self.embeddings(ids), mask)
         return [state[:, :width] for state in (states if every else states[-1:])]

@@ -80,7 +80,7 @@ def metrics_address() -> str | None:
     """
     here = ray.get_runtime_context().get_node_id()
     for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["NodeID"] == here and node["MetricsExportPort"]:
+        if node["NodeID"] == here and node["MetricsExportPort"] > 0:
             return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     return None
 
