@@ -140,7 +140,7 @@ def main() -> None:
 
 #: RNAcentral 25: sequences, nucleotides (see docs/scaling.md), and bytes of FASTA.
 _SEQUENCES, _NUCLEOTIDES, _TEXT = 50e6, 28e9, 32.7e9
-#: Nucleotides a second through a GPU, as measured on an H200 (docs/results.md). Assumed: passes of a
+#: Nucleotides a second through a GPU, measured on an H200 (docs/results.md). Assumed: passes of a
 #: nucleotide, as half of them lie in long RNAs, whose windows overlap by half; bytes a second to a
 #: GPU's share of the storage; price of an hour.
 _GPU, _PASSES, _STORAGE, _PRICE = 6e6, 1.5, 1e9, 3.0

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import asdict, replace
-from html import escape, unescape
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from riboray.corpus.sample import SAMPLE_HELD_OUT
 from riboray.manifest import read_manifest
 from riboray.model.checkpoint import save_checkpoint
 from riboray.model.heads import RnaBertForPreTraining
-from tests.browser import browser_program
 from tests.corpus.test_stats import make_corpus
 from tests.pretraining.test_run_report import HOSTILE, Reader, make_run, page_of, text_of, weekend
 from tests.pretraining.test_run_report_model import options_for
@@ -121,49 +118,38 @@ def test_ids_cannot_break_out_of_the_page(hostile):
     assert text.count("<script>alert(1)</script>") > 5
 
 
-HARNESS = """<!DOCTYPE html><meta charset="utf-8"><iframe width="400" height="900"
-srcdoc="{page}"></iframe><pre id="result"></pre><script>
-addEventListener("load", () => {{
-  const frame = document.querySelector("iframe"), inside = frame.contentDocument;
-  const found = {{width: frame.contentWindow.innerWidth}};
-  found.scroll = inside.documentElement.scrollWidth;
-  found.wide = [...inside.querySelectorAll("main > *, header, section > *")]
+#: What a reader of the page sees: how wide it is, what sticks out, and what the pointer is told.
+LOOK = """() => {
+  const found = {width: innerWidth, scroll: document.documentElement.scrollWidth};
+  found.wide = [...document.querySelectorAll("main > *, header, section > *")]
     .filter((e) => e.getBoundingClientRect().right > 400.5).map((e) => e.outerHTML.slice(0, 80));
-  const point = (element, x, y) => {{
-    const event = new frame.contentWindow.PointerEvent("pointermove",
-      {{clientX: x, clientY: y, bubbles: true}});
-    element.dispatchEvent(event);
-    const tip = inside.querySelector(".tip");
+  const point = (element, x, y) => {
+    element.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y, bubbles: true}));
+    const tip = document.querySelector(".tip");
     return tip && !tip.hidden ? [...tip.children].map((e) => e.textContent) : null;
-  }};
-  const chart = inside.querySelector("svg[data-hover]"), box = chart.getBoundingClientRect();
+  };
+  const chart = document.querySelector("svg[data-hover]"), box = chart.getBoundingClientRect();
   found.chart = point(chart, box.right - 1, box.top + 50);
-  const dot = inside.querySelector(".map circle");
+  const dot = document.querySelector(".map circle");
   found.map = dot && point(dot, 10, 10);
-  document.querySelector("#result").textContent = JSON.stringify(found);
-}});</script>"""
+  return found;
+}"""
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+@pytest.fixture
+def browser(chromium, tmp_path):
     """Open a page 400 pixels wide; return what was measured in it and what the console said."""
-    program = browser_program()
 
     def look(page):
-        folder = tmp_path_factory.mktemp("browser")
-        (folder / "x.html").write_text(HARNESS.format(page=escape(page)), "utf-8")
-        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr")
-        done = subprocess.run(
-            [program, *flags, f"--user-data-dir={folder}/profile", "--dump-dom",
-             (folder / "x.html").as_uri()],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )  # fmt: skip
-        result = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert result, done.stderr[-2000:]
-        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return json.loads(unescape(result[1])), console
+        (tmp_path / "x.html").write_text(page, "utf-8")
+        opened = chromium.new_page(viewport={"width": 400, "height": 900})
+        console = []
+        opened.on("console", lambda message: console.append(message.text))
+        opened.on("pageerror", lambda error: console.append(str(error)))
+        opened.goto((tmp_path / "x.html").as_uri())
+        found = opened.evaluate(LOOK)
+        opened.close()
+        return found, console
 
     return look
 
