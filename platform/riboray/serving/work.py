@@ -1,0 +1,225 @@
+"""What a replica computes: jobs of several kinds on one model, batch by batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from riboray.alignment import GapPenalties
+from riboray.alignment.columns import Mode
+from riboray.alignment.described import describe_alignments
+from riboray.alignment.formats import PairView
+from riboray.alignment.longpairs import align_embeddings
+from riboray.alignment.similarity import RowMaker
+from riboray.alphabet import encode
+from riboray.embedding.embedder import Embedder, Wanted
+from riboray.embedding.likelihood import hidden_logits
+from riboray.serving.errors import ErrorCode, ServiceError
+
+__all__ = ["Aligned", "AlignJob", "EmbedJob", "FillJob", "Job", "Worker"]
+
+Rows = NDArray[np.float32]
+
+#: Cells of an alignment that take as long as a nucleotide's embedding.
+_CELLS_A_NUCLEOTIDE = 4_000
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """Embed a sequence; the result is an array of shape (H,), or (length, H) per base.
+
+    Attributes
+    ----------
+    sequence : str
+        Nucleotides that the model has tokens for.
+    layer : int
+        From 0, what goes into the first layer, on.
+    pooling : str or None
+        ``mean``, ``max`` or ``first``; None for base embeddings.
+    """
+
+    sequence: str
+    layer: int
+    pooling: str | None = "mean"
+
+    @property
+    def cost(self) -> int:
+        """Nucleotides."""
+        return len(self.sequence)
+
+
+@dataclass(frozen=True)
+class FillJob:
+    """Ask for hidden nucleotides; the result is their probabilities, shape (hidden, tokens).
+
+    Attributes
+    ----------
+    sequence : str
+        As of an `EmbedJob`; at most what the model takes at once. Any nucleotide at hidden places.
+    hidden : tuple of int
+        Positions, from 0 on.
+    """
+
+    sequence: str
+    hidden: tuple[int, ...]
+
+    @property
+    def cost(self) -> int:
+        """Nucleotides."""
+        return len(self.sequence)
+
+
+@dataclass(frozen=True)
+class AlignJob:
+    """Align two sequences; the result is an `Aligned`.
+
+    Attributes
+    ----------
+    query, target : str
+        As of an `EmbedJob`.
+    mode : Mode
+        Global, semi-global or local.
+    gaps : GapPenalties
+        Penalties.
+    centred : bool
+        See `RowMaker`.
+    similarity : bool
+        Whether the match scores of all pairs of bases are wanted.
+    """
+
+    query: str
+    target: str
+    mode: Mode = "global"
+    gaps: GapPenalties = GapPenalties()
+    centred: bool = False
+    similarity: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Nucleotides, and what aligning takes in terms of them."""
+        n, m = len(self.query), len(self.target)
+        return n + m + n * m // _CELLS_A_NUCLEOTIDE
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An alignment.
+
+    Attributes
+    ----------
+    score : float
+        Match scores less gap penalties.
+    partners : ndarray, shape=(n,), dtype=int32
+        Partner in the target of each base of the query, -1 for none.
+    cigar : str
+        See `Description.cigar`.
+    figures : dict of str to int
+        See `Description.values`.
+    view : PairView
+        Gapped rows, and the match score of each column.
+    similarity : ndarray, shape=(n, m), dtype=float32, or None
+        Match scores, where they were asked for.
+    """
+
+    score: float
+    partners: NDArray[np.int32]
+    cigar: str
+    figures: dict[str, int]
+    view: PairView
+    similarity: Rows | None
+
+
+Job = EmbedJob | FillJob | AlignJob
+
+
+class Worker:
+    """Computes batches of jobs.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self._last = embedder.config.num_hidden_layers
+
+    def run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Compute jobs of any kinds; a result for each, in their order.
+
+        Raises
+        ------
+        ServiceError
+            If a job cannot be computed. The others can, without it.
+        """
+        kinds: dict[object, list[int]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            kind: object = type(job)
+            if isinstance(job, EmbedJob):
+                kind = (EmbedJob, job.layer, job.pooling)
+            kinds[kind].append(number)
+        results: list[Any] = [None] * len(jobs)
+        for numbers in kinds.values():
+            chosen: list[Any] = [jobs[number] for number in numbers]
+            compute: dict[type, Callable[[list[Any]], Sequence[Any]]] = {
+                EmbedJob: self._embed,
+                FillJob: self._fill,
+                AlignJob: self._align,
+            }
+            found = compute[type(chosen[0])](chosen)
+            for number, result in zip(numbers, found, strict=True):
+                results[number] = result
+        return results
+
+    def _embed(self, jobs: list[EmbedJob]) -> Sequence[Rows]:
+        layer, pooling = jobs[0].layer, jobs[0].pooling
+        wanted = Wanted((layer,), pooling, per_base=pooling is None)
+        found = self.embedder.embed([job.sequence for job in jobs], wanted)
+        for reason in found.failed.values():
+            raise ServiceError(ErrorCode.INTERNAL, f"could not be embedded: {reason}")
+        rows: Sequence[Rows] = (
+            found.per_base[layer] if pooling is None else list(found.pooled[layer])
+        )
+        return rows
+
+    def _fill(self, jobs: list[FillJob]) -> list[Rows]:
+        tokens = self.embedder.config.tokens
+        rows = [encode([job.sequence], tokens)[0][0] for job in jobs]
+        hidden = [np.array(job.hidden, dtype=np.int64) for job in jobs]
+        logits = hidden_logits(self.embedder, rows, hidden)
+        shares: Rows = torch.softmax(logits, dim=-1).cpu().numpy()
+        return np.split(shares, np.cumsum([len(places) for places in hidden])[:-1])
+
+    def _align(self, jobs: list[AlignJob]) -> list[Aligned]:
+        # A query with many targets is embedded once.
+        texts = list(dict.fromkeys(text for job in jobs for text in (job.query, job.target)))
+        bases = dict(zip(texts, self._embed([EmbedJob(t, self._last, None) for t in texts])))
+        return [align_pair(job, bases[job.query], bases[job.target]) for job in jobs]
+
+
+def align_pair(job: AlignJob, query: Rows, target: Rows) -> Aligned:
+    """Align two sequences whose base embeddings, shapes (n, H) and (m, H), are known."""
+    flat = RowMaker(job.centred).rows([query, target])
+    a, b = flat[: len(query)], flat[len(query) :]
+    score, partners = align_embeddings(a, b, job.gaps, job.mode)
+    assert partners is not None
+    match = np.einsum("ij,ij->i", a, b[np.maximum(partners, 0)]).astype(np.float32)
+    names, sequences = ("query", "target"), (job.query, job.target)
+    letters = [np.frombuffer(text.encode("ascii"), np.uint8) for text in sequences]
+    whole, ends = job.mode == "global", np.array([[0], [len(job.target)]])
+    described = describe_alignments(partners[None], *letters, *ends, whole=whole)
+    return Aligned(
+        score=float(score),
+        partners=partners,
+        cigar=described.cigar[0].as_py(),
+        figures={name: int(values[0]) for name, values in described.values.items()},
+        view=PairView.of(names, sequences, partners, match, job.mode),
+        similarity=a @ b.T if job.similarity else None,
+    )
