@@ -135,9 +135,7 @@ def _check(
         encode([sequence], vocabulary)
     except InvalidSequenceError as error:
         where = f"{error.character!r} at position {error.position + 1} is no nucleotide"
-        return ServiceError(
-            ErrorCode.INVALID_SEQUENCE, where, index=index, position=error.position
-        )
+        return ServiceError(ErrorCode.INVALID_SEQUENCE, where, index=index, position=error.position)
     return Entry(sequence, name)
 
 

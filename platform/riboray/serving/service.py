@@ -1,19 +1,55 @@
-"""The service without its server: what is answered about a loaded checkpoint."""
+"""The service without its server: what is asked of a loaded checkpoint, and what it answers."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from riboray import __version__
+from riboray.alignment import GapPenalties
+from riboray.alphabet import encode
+from riboray.embedding.embedder import Embedder
 from riboray.model.checkpoint import describe, load_checkpoint
+from riboray.serving.batcher import Batcher
+from riboray.serving.errors import ErrorCode, ServiceError
+from riboray.serving.inputs import Checked, Entry, Limits, check_entries, check_masked
+from riboray.serving.schemas import (
+    AlignItem,
+    AlignRequest,
+    AlignResponse,
+    EmbedItem,
+    EmbedRequest,
+    EmbedResponse,
+    ErrorBody,
+    FillItem,
+    FillRequest,
+    FillResponse,
+    HiddenNucleotide,
+    Named,
+    OpenAIEmbedding,
+    OpenAIRequest,
+    OpenAIResponse,
+    Text,
+    TokenizeItem,
+    TokenizeRequest,
+    TokenizeResponse,
+    Usage,
+)
+from riboray.serving.work import Aligned, AlignJob, EmbedJob, FillJob, Job, Worker
 
-__all__ = ["Health", "Info", "Service"]
+__all__ = ["Health", "Info", "Service", "error_body"]
+
+#: Cells of one alignment at most; a table of their match scores, for which one is asked apart.
+_MOST_CELLS, _MOST_SHOWN = 25_000_000, 250_000
 
 
 class Health(BaseModel):
-    """Answer of ``/healthz``."""
+    """Answer of ``/healthz`` and ``/readyz``."""
 
     status: str = Field(description="`ok` once the checkpoint is loaded.", examples=["ok"])
 
@@ -22,9 +58,27 @@ class Info(BaseModel):
     """Answer of ``/v1/info``."""
 
     riboray_version: str = Field(description="Version of riboray that serves.")
+    model: str = Field(description="Name of the model that is served.", examples=["rnabert"])
     checkpoint: dict[str, Any] = Field(
         description="Origin, sha256, size, vocabulary and conventions of the checkpoint."
     )
+    limits: dict[str, int] = Field(description="How much a request may ask for.")
+
+
+def error_body(error: ServiceError) -> ErrorBody:
+    """Say what is wrong as an answer says it."""
+    kind = "server_error" if error.code.status >= 500 else "invalid_request_error"
+    return ErrorBody(
+        code=error.code,
+        message=error.message,
+        type=kind,
+        index=error.index,
+        position=error.position,
+    )
+
+
+def _named(texts: Iterable[Text]) -> list[tuple[str | None, str]]:
+    return [(t.id, t.sequence) if isinstance(t, Named) else (None, t) for t in texts]
 
 
 class Service:
@@ -34,6 +88,12 @@ class Service:
     ----------
     checkpoint : str
         Anything `load_checkpoint` reads.
+    limits : Limits, optional
+        How much a request may ask for.
+    capacity : int, optional
+        Nucleotides that may wait; more are turned away.
+    device : str, optional
+        Torch device.
 
     Raises
     ------
@@ -41,13 +101,27 @@ class Service:
         If it cannot be read; the service then never starts.
     """
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        limits: Limits | None = None,
+        capacity: int = 1_000_000,
+        device: str = "cpu",
+    ) -> None:
         loaded = load_checkpoint(checkpoint)
-        self.model = loaded.model
+        self.model, self.name = loaded.model, loaded.name
+        self.limits = limits or Limits()
+        embedder = Embedder(loaded.model, device=device)
+        self.tokens, self.config = embedder.config.tokens, embedder.config
+        self._batcher = Batcher[Job, Any](
+            Worker(embedder).run, lambda job: job.cost, embedder.token_budget, capacity
+        )
         self._info = Info(
             riboray_version=__version__,
+            model=self.name,
             # Where the file lies on the server is nobody's business outside.
             checkpoint={k: v for k, v in describe(loaded).items() if k != "path"},
+            limits=vars(self.limits),
         )
 
     def health(self) -> Health:
@@ -57,3 +131,206 @@ class Service:
     def info(self) -> Info:
         """Describe the checkpoint."""
         return self._info
+
+    async def close(self) -> None:
+        """Finish what is being computed; who waits is told."""
+        await self._batcher.close()
+
+    async def _compute(self, jobs: Sequence[Job | ServiceError]) -> list[Any]:
+        """Compute the jobs; what was no job, and what fails, is an error in its place."""
+        wanted = [job for job in jobs if not isinstance(job, ServiceError)]
+        found = iter(await self._batcher.submit(wanted))
+        results = []
+        for index, job in enumerate(jobs):
+            result = job if isinstance(job, ServiceError) else next(found)
+            if isinstance(result, Exception) and not isinstance(result, ServiceError):
+                result = ServiceError(ErrorCode.INTERNAL, "it could not be computed")
+            if isinstance(result, ServiceError) and result.index is None:
+                result.index = index
+            results.append(result)
+        return results
+
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
+        """Embed sequences.
+
+        Raises
+        ------
+        ServiceError
+            If the request cannot be answered; what is wrong with a sequence is in its item.
+        """
+        last = self.config.num_hidden_layers
+        layer = last if request.layer is None else request.layer
+        if not 0 <= layer <= last:
+            raise ServiceError(ErrorCode.MALFORMED, f"layer must lie between 0 and {last}")
+        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        pooling = None if request.pooling == "none" else request.pooling
+        jobs = [
+            e if not isinstance(e, Entry) else EmbedJob(e.sequence, layer, pooling) for e in checked
+        ]
+        items = []
+        for index, (entry, found) in enumerate(
+            zip(checked, await self._compute(jobs), strict=True)
+        ):
+            if isinstance(found, ServiceError) or not isinstance(entry, Entry):
+                items.append(
+                    EmbedItem(index=index, error=error_body(found), **_identity(request, index))
+                )
+                continue
+            shown = _as_base64(found) if request.encoding == "base64" else found.tolist()
+            item = EmbedItem(index=index, id=entry.id, length=len(entry.sequence), embedding=shown)
+            items.append(item)
+        return EmbedResponse(
+            model=self.name,
+            dimensions=self.config.hidden_size,
+            results=items,
+            usage=_usage(checked),
+        )
+
+    async def openai_embeddings(self, request: OpenAIRequest) -> OpenAIResponse:
+        """Embed sequences as OpenAI's clients ask for it: all of them, or none."""
+        if request.model not in (self.name, "riboray"):
+            raise ServiceError(
+                ErrorCode.NOT_FOUND, f"the model served is {self.name}, not {request.model[:100]}"
+            )
+        size = self.config.hidden_size
+        if request.dimensions not in (None, size):
+            raise ServiceError(ErrorCode.MALFORMED, f"dimensions of this model are {size}")
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        checked = check_entries([(None, text) for text in texts], self.tokens, self.limits)
+        for entry in checked:
+            if isinstance(entry, ServiceError):
+                raise entry
+        last = self.config.num_hidden_layers
+        jobs = [EmbedJob(e.sequence, last) for e in checked if isinstance(e, Entry)]
+        data = []
+        for index, found in enumerate(await self._compute(jobs)):
+            if isinstance(found, ServiceError):
+                raise found
+            shown = _as_base64(found) if request.encoding_format == "base64" else found.tolist()
+            data.append(OpenAIEmbedding(index=index, embedding=shown))
+        total = _usage(checked).nucleotides
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        return OpenAIResponse(data=data, model=self.name, usage=usage)
+
+    async def fill_mask(self, request: FillRequest) -> FillResponse:
+        """Say what the model expects at hidden places; errors as for `embed`."""
+        if self.model.lm_head is None:
+            raise ServiceError(ErrorCode.MALFORMED, "the model has no language-model head")
+        longest = self.config.max_sequence_length
+        named = _named(request.sequences)
+        checked = check_masked(named, self.tokens, self.limits, longest)
+        jobs = [e if not isinstance(e, Entry) else FillJob(e.sequence, e.hidden) for e in checked]
+        items = []
+        for index, (entry, found) in enumerate(
+            zip(checked, await self._compute(jobs), strict=True)
+        ):
+            if isinstance(found, ServiceError) or not isinstance(entry, Entry):
+                items.append(
+                    FillItem(index=index, error=error_body(found), **_identity(request, index))
+                )
+                continue
+            items.append(self._filled(index, entry, found, request.top_k))
+        return FillResponse(model=self.name, results=items, usage=_usage(checked))
+
+    def _filled(
+        self, index: int, entry: Entry, shares: NDArray[np.float32], top_k: int
+    ) -> FillItem:
+        names, text, hidden = self.tokens.tokens, list(entry.sequence), []
+        letters = [k for k, name in enumerate(names) if name in "ACGU"]
+        for place, row in zip(entry.hidden, shares, strict=True):
+            order = np.argsort(-row, kind="stable")[:top_k]
+            told = {names[k]: float(row[k]) for k in order.tolist()}
+            hidden.append(HiddenNucleotide(position=place, probabilities=told))
+            text[place] = names[letters[int(row[letters].argmax())]]
+        return FillItem(index=index, id=entry.id, filled="".join(text), hidden=hidden)
+
+    async def align(self, request: AlignRequest) -> AlignResponse:
+        """Align a sequence with others; errors as for `embed`, and if the query is wrong."""
+        (query,) = check_entries(_named([request.query]), self.tokens, self.limits)
+        if isinstance(query, ServiceError):
+            query.index = None
+            query.message = f"the query: {query.message}"
+            raise query
+        if request.similarity and len(request.targets) > 1:
+            raise ServiceError(ErrorCode.MALFORMED, "similarity is for one target")
+        checked = check_entries(_named(request.targets), self.tokens, self.limits)
+        gaps = GapPenalties(request.gaps.open, request.gaps.extend)
+        jobs: list[Job | ServiceError] = []
+        for index, entry in enumerate(checked):
+            if isinstance(entry, ServiceError):
+                jobs.append(entry)
+                continue
+            cells = len(query.sequence) * len(entry.sequence)
+            most = _MOST_SHOWN if request.similarity else _MOST_CELLS
+            if cells > most:
+                reason = f"{cells:,} pairs of bases are more than the {most:,} allowed"
+                jobs.append(ServiceError(ErrorCode.TOO_LARGE, reason, index=index))
+                continue
+            jobs.append(
+                AlignJob(
+                    *(query.sequence, entry.sequence, request.mode, gaps),
+                    *(request.centred, request.similarity),
+                )
+            )
+        items = []
+        for index, (entry, found) in enumerate(
+            zip(checked, await self._compute(jobs), strict=True)
+        ):
+            if isinstance(found, ServiceError) or not isinstance(entry, Entry):
+                name = _named(request.targets)[index][0]
+                items.append(AlignItem(index=index, id=name, error=error_body(found)))
+            else:
+                items.append(_aligned_item(index, entry, found))
+        return AlignResponse(model=self.name, results=items, usage=_usage([query, *checked]))
+
+    def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
+        """Turn sequences into the model's tokens, special ones included."""
+        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        items = []
+        for index, entry in enumerate(checked):
+            if isinstance(entry, ServiceError):
+                items.append(
+                    TokenizeItem(index=index, error=error_body(entry), **_identity(request, index))
+                )
+                continue
+            special = {"add_bos": self.config.add_bos, "add_eos": self.config.add_eos}
+            ids = encode([entry.sequence], self.tokens, **special)[0][0].tolist()
+            names = [self.tokens.tokens[k] for k in ids]
+            items.append(TokenizeItem(index=index, id=entry.id, ids=ids, tokens=names))
+        return TokenizeResponse(model=self.name, vocabulary=self.tokens.name, results=items)
+
+
+def _identity(request: EmbedRequest | FillRequest | TokenizeRequest, index: int) -> dict[str, Any]:
+    """Return the name of a sequence that something is wrong with."""
+    given = request.sequences[index]
+    return {"id": given.id[:1000] if isinstance(given, Named) and given.id else None}
+
+
+def _usage(checked: Checked) -> Usage:
+    sizes = [len(entry.sequence) for entry in checked if isinstance(entry, Entry)]
+    return Usage(sequences=len(sizes), nucleotides=sum(sizes))
+
+
+def _as_base64(rows: NDArray[np.float32]) -> str:
+    return base64.b64encode(np.ascontiguousarray(rows, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _aligned_item(index: int, entry: Entry, found: Aligned) -> AlignItem:
+    figures = found.figures
+    scores = [None if np.isnan(s) else round(float(s), 6) for s in found.view.similarity]
+    return AlignItem(
+        index=index,
+        id=entry.id,
+        score=found.score,
+        cigar=found.cigar,
+        query_aligned=found.view.rows[0],
+        target_aligned=found.view.rows[1],
+        column_scores=scores,
+        identities=figures["identities"],
+        aligned_length=figures["aligned_length"],
+        query_start=figures["query_start"],
+        query_end=figures["query_end"],
+        target_start=figures["target_start"],
+        target_end=figures["target_end"],
+        similarity=None if found.similarity is None else found.similarity.tolist(),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.likelihood import hidden_logits
 from riboray.serving.errors import ErrorCode, ServiceError
 
-__all__ = ["Aligned", "AlignJob", "EmbedJob", "FillJob", "Job", "Worker"]
+__all__ = ["AlignJob", "Aligned", "EmbedJob", "FillJob", "Job", "Worker"]
 
 Rows = NDArray[np.float32]
 
@@ -96,7 +96,7 @@ class AlignJob:
     query: str
     target: str
     mode: Mode = "global"
-    gaps: GapPenalties = GapPenalties()
+    gaps: GapPenalties = field(default_factory=GapPenalties)
     centred: bool = False
     similarity: bool = False
 
@@ -200,7 +200,8 @@ class Worker:
     def _align(self, jobs: list[AlignJob]) -> list[Aligned]:
         # A query with many targets is embedded once.
         texts = list(dict.fromkeys(text for job in jobs for text in (job.query, job.target)))
-        bases = dict(zip(texts, self._embed([EmbedJob(t, self._last, None) for t in texts])))
+        found = self._embed([EmbedJob(text, self._last, None) for text in texts])
+        bases = dict(zip(texts, found, strict=True))
         return [align_pair(job, bases[job.query], bases[job.target]) for job in jobs]
 
 
@@ -213,8 +214,10 @@ def align_pair(job: AlignJob, query: Rows, target: Rows) -> Aligned:
     match = np.einsum("ij,ij->i", a, b[np.maximum(partners, 0)]).astype(np.float32)
     names, sequences = ("query", "target"), (job.query, job.target)
     letters = [np.frombuffer(text.encode("ascii"), np.uint8) for text in sequences]
-    whole, ends = job.mode == "global", np.array([[0], [len(job.target)]])
-    described = describe_alignments(partners[None], *letters, *ends, whole=whole)
+    start, end = np.array([0]), np.array([len(job.target)])
+    described = describe_alignments(
+        partners[None], letters[0], letters[1], start, end, whole=job.mode == "global"
+    )
     return Aligned(
         score=float(score),
         partners=partners,

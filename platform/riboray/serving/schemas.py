@@ -1,0 +1,279 @@
+"""What requests and answers look like; the OpenAPI document is made of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "AlignItem",
+    "AlignRequest",
+    "AlignResponse",
+    "EmbedItem",
+    "EmbedRequest",
+    "EmbedResponse",
+    "ErrorBody",
+    "ErrorResponse",
+    "FillItem",
+    "FillRequest",
+    "FillResponse",
+    "Gaps",
+    "HiddenNucleotide",
+    "Named",
+    "OpenAIEmbedding",
+    "OpenAIRequest",
+    "OpenAIResponse",
+    "TokenizeItem",
+    "TokenizeRequest",
+    "TokenizeResponse",
+    "Usage",
+]
+
+_TRNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"
+
+
+class _Request(BaseModel):
+    """A request: what is not known is refused, so that a misspelt option is not silently lost."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Named(_Request):
+    """A sequence with a name."""
+
+    sequence: str = Field(description="RNA or DNA; case, T for U and blanks do not matter.")
+    id: str | None = Field(default=None, description="Its name, which the answer repeats.")
+
+
+Text = str | Named
+
+
+class Usage(BaseModel):
+    """What was computed."""
+
+    sequences: int = Field(description="Sequences that were computed.")
+    nucleotides: int = Field(description="Their nucleotides.")
+
+
+class ErrorBody(BaseModel):
+    """What is wrong."""
+
+    code: str = Field(description="A word for programs.", examples=["invalid_sequence"])
+    message: str = Field(description="A sentence for people.")
+    type: str = Field(default="invalid_request_error", description="As OpenAI's clients expect it.")
+    index: int | None = Field(default=None, description="Which sequence of the request, from 0 on.")
+    position: int | None = Field(default=None, description="Which character of it, from 0 on.")
+
+
+class ErrorResponse(BaseModel):
+    """Answer to a request that cannot be answered."""
+
+    error: ErrorBody
+
+
+class EmbedRequest(_Request):
+    """Sequences to embed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"sequences": [_TRNA, {"id": "hairpin", "sequence": "GGGAAACCC"}]},
+                {"sequences": ["GGGAAACCC"], "pooling": "none", "encoding": "base64"},
+            ]
+        }
+    )
+    sequences: list[Text] = Field(min_length=1, description="One or many sequences.")
+    pooling: Literal["mean", "max", "first", "none"] = Field(
+        default="mean",
+        description="How base embeddings become one of the sequence; `none`: they do not.",
+    )
+    layer: int | None = Field(
+        default=None, description="Layer, 0 for what goes into the first one; the last by default."
+    )
+    encoding: Literal["float", "base64"] = Field(
+        default="float", description="Numbers, or base64 of little-endian float32, row by row."
+    )
+
+
+class EmbedItem(BaseModel):
+    """One sequence's embedding, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    length: int | None = Field(default=None, description="Nucleotides.")
+    embedding: list[float] | list[list[float]] | str | None = Field(
+        default=None, description="Of the sequence, or of each of its bases; text if base64."
+    )
+    error: ErrorBody | None = None
+
+
+class EmbedResponse(BaseModel):
+    """Embeddings, in the order of the request."""
+
+    model: str
+    dimensions: int = Field(description="Numbers of an embedding.", examples=[120])
+    results: list[EmbedItem]
+    usage: Usage
+
+
+class FillRequest(_Request):
+    """Sequences with hidden nucleotides."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"sequences": ["GCGGAUUUAGCUCA<mask>UUGGGAGAGC"]}]}
+    )
+    sequences: list[Text] = Field(
+        min_length=1, description="Hidden nucleotides are written as `<mask>`."
+    )
+    top_k: Annotated[int, Field(ge=1, le=28, description="How many answers for each.")] = 4
+
+
+class HiddenNucleotide(BaseModel):
+    """What the model expects at a hidden place."""
+
+    position: int = Field(description="From 0 on.")
+    probabilities: dict[str, float] = Field(
+        description="The likeliest tokens, in falling order.", examples=[{"G": 0.71, "A": 0.19}]
+    )
+
+
+class FillItem(BaseModel):
+    """One sequence's hidden nucleotides, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    filled: str | None = Field(
+        default=None, description="The sequence with the likeliest nucleotides."
+    )
+    hidden: list[HiddenNucleotide] | None = None
+    error: ErrorBody | None = None
+
+
+class FillResponse(BaseModel):
+    """Answers, in the order of the request."""
+
+    model: str
+    results: list[FillItem]
+    usage: Usage
+
+
+class Gaps(_Request):
+    """Gap penalties, in match scores."""
+
+    open: Annotated[float, Field(ge=0, le=100, strict=False)] = 1.0
+    extend: Annotated[float, Field(ge=0, le=100, strict=False)] = 0.1
+
+
+class AlignRequest(_Request):
+    """A sequence to align with others."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"query": "GGGAAACCC", "targets": ["GGCUAACGCC", "GGGCAAACCC"]}]
+        }
+    )
+    query: Text
+    targets: list[Text] = Field(min_length=1, description="One or many sequences.")
+    mode: Literal["global", "semiglobal", "local"] = "global"
+    gaps: Gaps = Field(default_factory=Gaps)
+    centred: bool = Field(
+        default=False,
+        description="Subtract each sequence's mean embedding: for telling families apart.",
+    )
+    similarity: bool = Field(
+        default=False, description="Match scores of all pairs of bases, too: for one target."
+    )
+
+
+class AlignItem(BaseModel):
+    """An alignment, or what is wrong with the target."""
+
+    index: int
+    id: str | None = None
+    score: float | None = Field(
+        default=None, description="Cosines of aligned bases less gap penalties."
+    )
+    cigar: str | None = Field(
+        default=None,
+        description="M aligned, I a base of the query alone, D of the target.",
+        examples=["9M"],
+    )
+    query_aligned: str | None = Field(default=None, description="The query with gaps.")
+    target_aligned: str | None = Field(default=None, description="The target with gaps.")
+    column_scores: list[float | None] | None = Field(
+        default=None, description="Match score of each column; none where there is a gap."
+    )
+    identities: int | None = None
+    aligned_length: int | None = Field(default=None, description="Columns, gaps included.")
+    query_start: int | None = Field(default=None, description="From 1 on; 0 if nothing is aligned.")
+    query_end: int | None = None
+    target_start: int | None = None
+    target_end: int | None = None
+    similarity: list[list[float]] | None = Field(
+        default=None, description="Match scores, a row a base of the query."
+    )
+    error: ErrorBody | None = None
+
+
+class AlignResponse(BaseModel):
+    """Alignments, in the order of the targets."""
+
+    model: str
+    results: list[AlignItem]
+    usage: Usage
+
+
+class TokenizeRequest(_Request):
+    """Sequences to turn into tokens."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": ["ACGU"]}]})
+    sequences: list[Text] = Field(min_length=1)
+
+
+class TokenizeItem(BaseModel):
+    """One sequence's tokens, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    ids: list[int] | None = None
+    tokens: list[str] | None = None
+    error: ErrorBody | None = None
+
+
+class TokenizeResponse(BaseModel):
+    """Tokens, in the order of the request."""
+
+    model: str
+    vocabulary: str
+    results: list[TokenizeItem]
+
+
+class OpenAIRequest(BaseModel):
+    """As OpenAI's clients ask for embeddings; what riboray does not know is left out of account."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "rnabert", "input": "ACGU"}]}
+    )
+    input: str | list[str] = Field(description="One sequence, or many.")
+    model: str = Field(description="Name of the model that is served.", examples=["rnabert"])
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, description="Only the model's own.")
+    user: str | None = None
+
+
+class OpenAIEmbedding(BaseModel):
+    """One embedding."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class OpenAIResponse(BaseModel):
+    """As OpenAI answers."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: dict[str, Any]

@@ -1,0 +1,281 @@
+"""The service over HTTP, without a network: requests go to the application itself."""
+
+import asyncio
+import base64
+import json
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from riboray.alignment import GapPenalties
+from riboray.model import RnaBertForPreTraining, save_checkpoint
+from riboray.serving.http import build_api
+from riboray.serving.inputs import Limits
+from riboray.serving.keys import KEYS_VARIABLE, KeyRing, new_key
+from riboray.serving.service import Service
+from riboray.serving.work import AlignJob, EmbedJob
+from tests.conftest import tiny_config
+
+LIMITS = Limits(body_bytes=20_000, sequences=50, length=1_000, nucleotides=5_000)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("http") / "tiny"
+    return save_checkpoint(RnaBertForPreTraining(tiny_config()), folder)
+
+
+@pytest.fixture
+def service(checkpoint):
+    return Service(str(checkpoint), LIMITS)
+
+
+def ask(service, *requests, **options):
+    """Send requests at once; each is (method, path, arguments of httpx)."""
+
+    async def send():
+        transport = httpx.ASGITransport(build_api(service, **options), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://riboray") as client:
+            return await asyncio.gather(*(client.request(m, p, **o) for m, p, o in requests))
+
+    return asyncio.run(send())
+
+
+def post(service, path, body, **options):
+    (answer,) = ask(service, ("POST", path, {"json": body}), **options)
+    return answer
+
+
+def worker_of(service):
+    return service._batcher._run.__self__
+
+
+def test_what_is_up(service):
+    health, ready, info = ask(
+        service, *(("GET", path, {}) for path in ("/healthz", "/readyz", "/v1/info"))
+    )
+    assert health.json() == ready.json() == {"status": "ok"}
+    told = info.json()
+    assert told["checkpoint"]["vocabulary"] == "multimolecule"
+    assert told["limits"]["sequences"] == 50
+    assert "path" not in told["checkpoint"]
+    for answer in (health, info):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "first", "none"])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_embeddings(service, pooling, encoding):
+    texts = ["GGGAAACCC", "acgt", "ACGUN" * 100]
+    body = {"sequences": [texts[0], {"id": "x", "sequence": texts[1]}, texts[2]]}
+    answer = post(service, "/v1/embed", {**body, "pooling": pooling, "encoding": encoding})
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["dimensions"] == 24
+    assert found["usage"] == {"sequences": 3, "nucleotides": 513}
+    assert [item.get("id") for item in found["results"]] == [None, "x", None]
+    per_base = None if pooling == "none" else pooling
+    wanted = worker_of(service).run(
+        [EmbedJob(t.upper().replace("T", "U"), 2, per_base) for t in texts]
+    )
+    for item, rows, text in zip(found["results"], wanted, texts, strict=True):
+        assert item["length"] == len(text)
+        shown = item["embedding"]
+        if encoding == "base64":
+            shown = np.frombuffer(base64.b64decode(shown), "<f4").reshape(rows.shape)
+        assert np.allclose(shown, rows, atol=1e-5)
+
+
+def test_one_bad_sequence_fails_alone(service):
+    sequences = ["ACGU", "ACGZ", {"id": "long", "sequence": "A" * 1_001}, "", "GGG"]
+    answer = post(service, "/v1/embed", {"sequences": sequences})
+    assert answer.status_code == 200
+    items = answer.json()["results"]
+    assert [("embedding" in item, "error" in item) for item in items] == [
+        (True, False), (False, True), (False, True), (False, True), (True, False)
+    ]  # fmt: skip
+    assert items[1]["error"] == {
+        "code": "invalid_sequence",
+        "message": "'Z' at position 4 is no nucleotide",
+        "type": "invalid_request_error",
+        "index": 1,
+        "position": 3,
+    }
+    assert (items[2]["id"], items[2]["error"]["code"]) == ("long", "too_large")
+    assert answer.json()["usage"] == {"sequences": 2, "nucleotides": 7}
+
+
+def test_fasta(service):
+    body = ">a first\nACGU\nACGU\n>b\nGGG\n"
+    headers = {"content-type": "text/x-fasta; charset=utf-8"}
+    (answer,) = ask(
+        service,
+        ("POST", "/v1/embed?pooling=none&layer=1", {"content": body, "headers": headers}),
+    )
+    assert answer.status_code == 200, answer.text
+    items = answer.json()["results"]
+    assert [(item["id"], item["length"], len(item["embedding"])) for item in items] == [
+        ("a", 8, 8),
+        ("b", 3, 3),
+    ]
+
+
+def test_hidden_nucleotides(service):
+    answer = post(service, "/v1/fill-mask", {"sequences": ["AC<mask>GU", "ACGU"], "top_k": 28})
+    first, second = answer.json()["results"]
+    (hidden,) = first["hidden"]
+    assert hidden["position"] == 2
+    assert sum(hidden["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    values = list(hidden["probabilities"].values())
+    assert values == sorted(values, reverse=True)
+    letters = {k: v for k, v in hidden["probabilities"].items() if k in "ACGU"}
+    assert first["filled"] == f"AC{max(letters, key=letters.get)}GU"
+    assert second["error"]["code"] == "invalid_sequence"
+
+
+def test_alignments(service):
+    body = {
+        "query": {"id": "q", "sequence": "GGGAAACCC"},
+        "targets": ["GGCUAACGCC", {"id": "bad", "sequence": "Z"}, "GGGAAACCC"],
+        "mode": "global",
+        "gaps": {"open": 2, "extend": 0.5},
+    }
+    found = post(service, "/v1/align", body).json()["results"]
+    job = AlignJob("GGGAAACCC", "GGCUAACGCC", "global", GapPenalties(2, 0.5))
+    (wanted,) = worker_of(service).run([job])
+    assert found[0]["score"] == pytest.approx(wanted.score, abs=1e-4)
+    assert (found[0]["query_aligned"], found[0]["target_aligned"]) == wanted.view.rows
+    assert found[0]["cigar"] == wanted.cigar
+    assert len(found[0]["column_scores"]) == found[0]["aligned_length"]
+    assert (found[1]["id"], found[1]["error"]["position"]) == ("bad", 0)
+    assert found[2]["cigar"] == "9M"
+    assert found[2]["score"] == pytest.approx(9, abs=1e-3)
+    one = post(service, "/v1/align", {"query": "ACG", "targets": ["ACGU"], "similarity": True})
+    assert np.array(one.json()["results"][0]["similarity"]).shape == (3, 4)
+
+
+def test_tokens(service):
+    (item,) = post(service, "/v1/tokenize", {"sequences": ["acgt"]}).json()["results"]
+    assert item["tokens"][-4:] == ["A", "C", "G", "U"] or "A" in item["tokens"]
+    assert len(item["ids"]) == len(item["tokens"])
+
+
+def test_openai(service):
+    name = service.name
+    answer = post(
+        service, "/v1/embeddings", {"model": name, "input": ["ACGU", "GGG"], "user": "me"}
+    )
+    found = answer.json()
+    assert found["object"] == "list"
+    assert [d["index"] for d in found["data"]] == [0, 1]
+    assert found["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    (wanted,) = worker_of(service).run([EmbedJob("GGG", 2)])
+    assert np.allclose(found["data"][1]["embedding"], wanted, atol=1e-5)
+    for body, status in (
+        ({"model": "gpt", "input": "ACGU"}, 404),
+        ({"model": name, "input": "ACGZ"}, 422),
+        ({"model": name, "input": []}, 400),
+        ({"model": name, "input": "ACGU", "dimensions": 5}, 400),
+    ):
+        answer = post(service, "/v1/embeddings", body)
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+
+
+JSON = {"content-type": "application/json"}
+FASTA = {"content-type": "text/x-fasta"}
+TYPE = "unsupported_media_type"
+TWO = {"query": "A", "targets": ["A", "C"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "request_", "status", "code"),
+    [
+        ("/v1/embed", {"content": b"{", "headers": JSON}, 400, "malformed"),
+        ("/v1/embed", {"content": b"\xff", "headers": JSON}, 400, "malformed"),
+        ("/v1/embed", {"json": {}}, 400, "malformed"),
+        ("/v1/embed", {"json": {"sequences": []}}, 400, "malformed"),
+        ("/v1/embed", {"json": {"sequences": [1]}}, 400, "malformed"),
+        ("/v1/embed", {"json": {"sequences": ["A"], "pool": "mean"}}, 400, "malformed"),
+        ("/v1/embed", {"json": {"sequences": ["A"], "layer": 99}}, 400, "malformed"),
+        ("/v1/embed", {"json": {"sequences": ["A"] * 51}}, 413, "too_large"),
+        ("/v1/embed", {"json": {"sequences": ["A" * 999] * 6}}, 413, "too_large"),
+        ("/v1/embed", {"json": {"sequences": ["A" * 21_000]}}, 413, "too_large"),
+        ("/v1/embed", {"content": b"x", "headers": {"content-type": "image/png"}}, 415, TYPE),
+        ("/v1/embed", {"content": b"ACGU", "headers": FASTA}, 400, "malformed"),
+        ("/v1/align", {"content": b">a\nA", "headers": FASTA}, 415, TYPE),
+        ("/v1/align", {"json": {"query": "Z", "targets": ["A"]}}, 422, "invalid_sequence"),
+        ("/v1/align", {"json": {**TWO, "gaps": {"open": -1}}}, 400, "malformed"),
+        ("/v1/align", {"json": {**TWO, "similarity": True}}, 400, "malformed"),
+        ("/v1/nothing", {"json": {}}, 404, "not_found"),
+        ("/healthz", {"json": {}}, 405, "malformed"),
+    ],
+)  # fmt: skip
+def test_requests_that_cannot_be_answered(service, path, request_, status, code):
+    (answer,) = ask(service, ("POST", path, request_))
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+    assert answer.json()["error"]["message"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_key_is_needed_where_there_are_keys(service):
+    key, entry = new_key("me")
+    ring = KeyRing.read(None, {KEYS_VARIABLE: entry})
+    good = {"authorization": f"Bearer {key}"}
+    answers = ask(
+        service,
+        ("GET", "/healthz", {}),
+        ("GET", "/v1/info", {}),
+        ("GET", "/v1/info", {"headers": {"authorization": "Bearer no"}}),
+        ("GET", "/v1/info", {"headers": good}),
+        ("GET", "/openapi.json", {}),
+        ("POST", "/v1/embed", {"json": {"sequences": ["A"]}, "headers": {"x-api-key": key}}),
+        keys=ring,
+    )
+    assert [a.status_code for a in answers] == [200, 401, 403, 200, 401, 200]
+    assert answers[1].headers["www-authenticate"] == "Bearer"
+
+
+def test_a_request_that_takes_too_long(service, monkeypatch):
+    release = asyncio.Event()
+
+    async def never(request):
+        await release.wait()
+
+    monkeypatch.setattr(service, "embed", never)
+    answer = post(service, "/v1/embed", {"sequences": ["A"]}, request_seconds=0.05)
+    assert answer.status_code == 408
+    assert answer.json()["error"]["code"] == "timeout"
+
+
+def test_a_failure_tells_nothing_of_itself(service, monkeypatch):
+    async def broken(request):
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr(service, "embed", broken)
+    answer = post(service, "/v1/embed", {"sequences": ["A"]})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+def test_many_at_once_are_answered_as_each_alone(service):
+    bodies = [{"sequences": ["ACGU" * (k + 1), "GGC" * (k + 2)]} for k in range(12)]
+    together = ask(service, *(("POST", "/v1/embed", {"json": b}) for b in bodies))
+    for body, answer in zip(bodies, together, strict=True):
+        alone = post(service, "/v1/embed", body).json()["results"]
+        for one, other in zip(answer.json()["results"], alone, strict=True):
+            assert np.allclose(one["embedding"], other["embedding"], atol=1e-5)
+
+
+def test_the_document(service):
+    (answer,) = ask(service, ("GET", "/openapi.json", {}))
+    document = answer.json()
+    embed = document["paths"]["/v1/embed"]["post"]
+    assert set(embed["requestBody"]["content"]) == {"application/json", "text/x-fasta"}
+    assert {"200", "400", "401", "413", "429", "503"} <= set(embed["responses"])
+    assert json.dumps(document).count("examples") > 3
