@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import torch
 
-from riboray.errors import CheckpointError
-from riboray.model import RnaBertConfig, RnaBertForPreTraining, save_checkpoint
+from riboray.embedding.embedder import Embedder, Wanted
+from riboray.errors import CheckpointError, ConfigError, InputError
+from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from riboray.serving.config import ServeConfig
+from riboray.serving.driver import serve
+from riboray.serving.keys import KEYS_VARIABLE, KeyRing, new_key
 from riboray.serving.service import Service
 from tests.integration.helpers import start, wait_for
 
@@ -34,12 +40,46 @@ def test_the_service_without_its_server(checkpoint):
         Service("/nowhere")
 
 
-def test_an_application_serves_the_bundled_model_if_none_is_named(checkpoint):
+def test_an_application_needs_a_key_if_it_is_given_one(checkpoint, tmp_path):
     from riboray.serving.pipeline import build
 
-    for arguments, served in (({}, "rnabert"), ({"checkpoint": str(checkpoint)}, str(checkpoint))):
-        assert build(arguments)._bound_deployment.init_args == (served,)
-    assert Service("rnabert").info().checkpoint["parameters"] == 511_596
+    for arguments in ({}, {"checkpoint": str(checkpoint)}):
+        assert build(arguments)._bound_deployment.name == "riboray"
+    (tmp_path / "keys").write_text("secret")
+    with pytest.raises(InputError, match="no `name:sha256`"):
+        build({"keys": str(tmp_path / "keys")})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
+def test_no_key_no_network(host, tmp_path, monkeypatch):
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match="everybody who reaches"):
+        ServeConfig(host=host).read_keys()
+    assert not ServeConfig(host=host, without_keys=True).read_keys()
+    monkeypatch.setenv(KEYS_VARIABLE, new_key("a")[1])
+    assert ServeConfig(host=host).read_keys()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_this_machine_needs_no_key(host, monkeypatch):
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
+    assert not ServeConfig(host=host).read_keys()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"port": 0}, {"num_replicas": 0}, {"num_replicas": [2, 1]}, {"device": "tpu"},
+     {"capacity": 0}, {"request_seconds": 0.0}],
+)  # fmt: skip
+def test_settings_that_cannot_work(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ServeConfig(**options)
+
+
+def test_a_key_is_made(capsys):
+    serve(ServeConfig(new_key="me"))
+    key, entry = capsys.readouterr().out.split()
+    assert KeyRing.read(None, {KEYS_VARIABLE: entry}).check(f"Bearer {key}") == "me"
 
 
 def free_port():
@@ -52,9 +92,11 @@ def free_port():
 @pytest.mark.slow
 def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
     port = free_port()
-    log = tmp_path / "log"
+    log, (key, entry) = tmp_path / "log", new_key("me")
+    (tmp_path / "keys").write_text(entry)
+    options = ["--checkpoint", checkpoint, "--port", port, "--keys", "keys"]
     with log.open("w") as stderr:
-        process = start(["serve", "--checkpoint", checkpoint, "--port", port], tmp_path, stderr)
+        process = start(["serve", *options], tmp_path, stderr)
     base = f"http://127.0.0.1:{port}"
 
     def up():
@@ -65,11 +107,21 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
     try:
         wait_for(up, message="the service did not come up")
         assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
-        info = httpx.get(f"{base}/v1/info").json()
+        assert httpx.get(f"{base}/v1/info").status_code == 401
+        client = httpx.Client(base_url=base, headers={"authorization": f"Bearer {key}"})
+        info = client.get("/v1/info").json()
         assert info["checkpoint"]["parameters"] == 511_596
-        paths = httpx.get(f"{base}/openapi.json").json()["paths"]
-        assert {"/healthz", "/v1/info"} <= set(paths)
-        assert httpx.get(f"{base}/nothing").status_code == 404
+        assert str(tmp_path) not in json.dumps(info)
+        paths = client.get("/openapi.json").json()["paths"]
+        assert {"/healthz", "/v1/info", "/v1/embed"} <= set(paths)
+        assert client.get("/nothing").status_code == 404
+        texts = ["GGGAAACCC", "ACGU" * 150]
+        answer = client.post("/v1/embed", json={"sequences": [*texts, "Z"]}, timeout=60)
+        *items, wrong = answer.json()["results"]
+        embedder = Embedder(load_checkpoint(str(checkpoint)).model)
+        wanted = embedder.embed(texts, Wanted((6,))).pooled[6]
+        assert np.allclose([item["embedding"] for item in items], wanted, atol=1e-5)
+        assert wrong["error"]["code"] == "invalid_sequence"
         family = psutil.Process(process.pid).children(recursive=True)
         http = [
             c.laddr.ip

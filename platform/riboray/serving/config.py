@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
 
 from riboray.errors import ConfigError
 from riboray.model.bundled import DEFAULT_MODEL
+from riboray.serving.inputs import Limits
+from riboray.serving.keys import KEYS_VARIABLE, KeyRing
 
 __all__ = ["ServeConfig"]
 
@@ -18,13 +21,66 @@ class ServeConfig:
     """Model to serve: one that comes with riboray, by its name; a directory that riboray or
     MultiMolecule wrote; or the published .pth."""
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback is open to the network: put a proxy with
-    authentication in front."""
+    """Address to listen on. Anything but loopback needs keys."""
     port: int = 8000
     """Port to listen on."""
+    keys: str | None = None
+    """File of API keys' hashes, one `name:sha256` a line, besides those in RIBORAY_API_KEYS. With
+    keys, requests must carry one; see --new-key."""
+    new_key: str | None = None
+    """Make a key of this name, print it and its line for --keys, and end."""
+    without_keys: bool = False
+    """Listen beyond loopback without keys all the same, behind a proxy that checks who asks."""
+    num_replicas: int | list[int] = 1
+    """Processes that answer, each with the model; [least, most] for as many as the load needs."""
+    device: str = "cpu"
+    """Torch device of each: cpu or cuda, which takes a GPU each."""
+    request_seconds: float = 60.0
+    """Seconds until a request is given up."""
+    capacity: int = 1_000_000
+    """Nucleotides that may wait in a process; requests beyond are told to come again later."""
+    limits: Limits = field(default_factory=Limits)
+    """How much a request may ask for."""
     ray_address: str | None = None
     """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise ConfigError(f"port must lie between 1 and 65535, not {self.port}")
+        for name in ("request_seconds", "capacity"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
+        given = self.num_replicas
+        numbers = given if isinstance(given, list) else [given]
+        if len(numbers) not in (1, 2) or sorted(numbers) != numbers or numbers[0] < 1:
+            raise ConfigError(f"num_replicas must be a number or [least, most], not {given}")
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"device must be cpu or cuda, not {self.device!r}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine alone can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def read_keys(self) -> KeyRing:
+        """Read who may ask.
+
+        Raises
+        ------
+        ConfigError
+            If the network can reach the address, and there is no key.
+        InputError
+            If the file cannot be read.
+        """
+        keys = KeyRing.read(self.keys)
+        if not (keys or self.is_local or self.without_keys):
+            raise ConfigError(
+                f"everybody who reaches {self.host} could use the service: give --keys (see "
+                f"--new-key) or {KEYS_VARIABLE}, or say --without-keys true"
+            )
+        return keys

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from riboray.console import say
 from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import prepare_ray
 from riboray.serving.config import ServeConfig
+from riboray.serving.keys import new_key
 
 __all__ = ["serve"]
 
 
 def serve(config: ServeConfig) -> None:
-    """Serve a checkpoint until Ctrl-C.
+    """Serve a checkpoint until Ctrl-C; or make a key.
 
     Raises
     ------
     CheckpointError
         If the checkpoint cannot be read; found before anything is started.
+    ConfigError
+        If the network could use the service without a key.
     """
+    if config.new_key is not None:
+        key, entry = new_key(config.new_key)
+        sys.stdout.write(f"{key}\n{entry}\n")
+        say("first the key, for who asks; then its line for the file of --keys")
+        return
+    keys = config.read_keys()
     checkpoint = load_checkpoint(config.checkpoint).name
     ray_address = prepare_ray(config.ray_address)
     from riboray.serving.pipeline import serve_forever
 
-    address = f"http://{config.host}:{config.port}"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"http://{host}:{config.port}"
     say(f"loading {checkpoint}")
     serve_forever(
         replace(config, checkpoint=checkpoint, ray_address=ray_address),
-        lambda: say(f"serving {address}/v1/info  (documentation: {address}/docs; Ctrl-C ends)"),
+        keys,
+        lambda: say(f"serving {address}/v1/info  (API: {address}/openapi.json; Ctrl-C ends)"),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -239,7 +240,14 @@ def build_api(
     FastAPI
         With `Guard` in front of it.
     """
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
     api = FastAPI(
+        lifespan=lifespan,
         title="riboray",
         version=__version__,
         description="RNABERT, an RNA language model, as a service.",

@@ -21,27 +21,18 @@ _BLANKS = re.compile(r"\s+")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a request may ask for.
-
-    Attributes
-    ----------
-    body_bytes : int
-        Bytes of a body.
-    sequences : int
-        Sequences of a request.
-    length : int
-        Nucleotides of a sequence.
-    nucleotides : int
-        Nucleotides of a request.
-    id_characters : int
-        Characters of a sequence's name.
-    """
+    """How much a request may ask for."""
 
     body_bytes: int = 16 << 20
+    """Bytes of a body."""
     sequences: int = 10_000
+    """Sequences of a request."""
     length: int = 20_000
+    """Nucleotides of a sequence."""
     nucleotides: int = 2_000_000
+    """Nucleotides of a request."""
     id_characters: int = 1_000
+    """Characters of a sequence's name."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

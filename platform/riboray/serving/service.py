@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,8 @@ class Service:
         device: str = "cpu",
     ) -> None:
         loaded = load_checkpoint(checkpoint)
-        self.model, self.name = loaded.model, loaded.name
+        # Where the file lies on the server is nobody's business outside.
+        self.model, self.name = loaded.model, Path(loaded.name).name
         self.limits = limits or Limits()
         embedder = Embedder(loaded.model, device=device)
         self.tokens, self.config = embedder.config.tokens, embedder.config
@@ -119,7 +121,6 @@ class Service:
         self._info = Info(
             riboray_version=__version__,
             model=self.name,
-            # Where the file lies on the server is nobody's business outside.
             checkpoint={k: v for k, v in describe(loaded).items() if k != "path"},
             limits=vars(self.limits),
         )
