@@ -7,6 +7,7 @@ import socket
 
 import httpx
 import numpy as np
+import openai
 import psutil
 import pytest
 import torch
@@ -122,6 +123,13 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
         wanted = embedder.embed(texts, Wanted((6,))).pooled[6]
         assert np.allclose([item["embedding"] for item in items], wanted, atol=1e-5)
         assert wrong["error"]["code"] == "invalid_sequence"
+        theirs = openai.OpenAI(base_url=f"{base}/v1", api_key=key)
+        found = theirs.embeddings.create(model=info["model"], input=texts)
+        assert np.allclose([item.embedding for item in found.data], wanted, atol=1e-5)
+        with pytest.raises(openai.PermissionDeniedError, match="not known"):
+            openai.OpenAI(base_url=f"{base}/v1", api_key="x", max_retries=0).models.list()
+        with pytest.raises(openai.UnprocessableEntityError, match="no nucleotide"):
+            theirs.embeddings.create(model=info["model"], input="Z")
         family = psutil.Process(process.pid).children(recursive=True)
         http = [
             c.laddr.ip

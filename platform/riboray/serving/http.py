@@ -210,9 +210,8 @@ def _add_error_handlers(api: FastAPI) -> None:
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    int(code.status): {"model": ErrorResponse, "description": code.value.replace("_", " ")}
+    code.status: {"model": ErrorResponse, "description": code.value.replace("_", " ")}
     for code in ErrorCode
-    if code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID_SEQUENCE, ErrorCode.INTERNAL)
 }
 
 
