@@ -6,6 +6,7 @@ import json
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -122,6 +123,38 @@ def test_fasta(service):
         ("a", 8, 8),
         ("b", 3, 3),
     ]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_arrow(service, pooling):
+    body = {"sequences": ["ACGU", {"id": "bad", "sequence": "Z"}, "GGGAA"], "pooling": pooling}
+    headers = {"accept": "application/vnd.apache.arrow.stream"}
+    (answer,) = ask(service, ("POST", "/v1/embed", {"json": body, "headers": headers}))
+    assert answer.headers["content-type"] == headers["accept"]
+    table = pa.ipc.open_stream(answer.content).read_all()
+    table.validate(full=True)
+    assert table["id"].to_pylist() == [None, "bad", None]
+    assert table["length"].to_pylist() == [4, None, 5]
+    assert table["error"].to_pylist() == [None, "invalid_sequence", None]
+    shown = post(service, "/v1/embed", body).json()["results"]
+    for row, item in zip(table["embedding"].to_pylist(), shown, strict=True):
+        assert (row is None) == ("error" in item)
+        assert row is None or np.allclose(row, item["embedding"], atol=1e-6)
+
+
+def test_line_by_line(service):
+    sequences = ["ACGU" * (1 + k % 5) for k in range(49)] + ["Z"]
+    headers = {"accept": "application/x-ndjson"}
+    body = {"sequences": sequences}
+    (answer,) = ask(service, ("POST", "/v1/embed", {"json": body, "headers": headers}))
+    items = [json.loads(line) for line in answer.text.splitlines()]
+    assert [item["index"] for item in items] == list(range(50))
+    whole = post(service, "/v1/embed", body).json()["results"]
+    for one, other in zip(items[:-1], whole[:-1], strict=True):
+        assert np.allclose(one["embedding"], other["embedding"], atol=1e-5)
+    assert items[-1]["error"]["index"] == 49
+    (wrong,) = ask(service, ("POST", "/v1/embed", {"json": {"sequences": []}, "headers": headers}))
+    assert wrong.status_code == 400
 
 
 def test_hidden_nucleotides(service):

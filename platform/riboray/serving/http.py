@@ -10,11 +10,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 
 from riboray import __version__
+from riboray.serving.arrow import ARROW_TYPE
 from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.inputs import read_fasta_body
 from riboray.serving.keys import KeyRing
@@ -46,6 +48,8 @@ _OPEN = frozenset({"/healthz", "/readyz"})
 #: Where FASTA is as good as JSON.
 _FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/tokenize"})
 _FASTA_TYPES = frozenset({"text/x-fasta", "application/x-fasta", "text/plain"})
+
+_LINES = "application/x-ndjson"
 
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -176,6 +180,15 @@ def _as_json(scope: Scope, headers: Headers, body: bytes) -> bytes:
     return json.dumps({**options, "sequences": named}).encode()
 
 
+async def _json_lines(items: AsyncIterator[BaseModel]) -> AsyncIterator[str]:
+    """Write items line by line; what goes wrong on the way is the last line."""
+    try:
+        async for item in items:
+            yield item.model_dump_json(exclude_none=True) + "\n"
+    except ServiceError as error:
+        yield ErrorResponse(error=error_body(error)).model_dump_json(exclude_none=True) + "\n"
+
+
 def _refused(error: RequestValidationError) -> ServiceError:
     """Say what is wrong with a request's first field that is not as it should be."""
     first = error.errors()[0]
@@ -274,9 +287,18 @@ def build_api(
         "/v1/embed",
         summary="Embeddings of sequences or of their bases",
         response_model_exclude_none=True,
+        response_model=EmbedResponse,
+        responses={200: {"content": {ARROW_TYPE: {}, _LINES: {}}}},
         openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
     )
-    async def embed(request: EmbedRequest) -> EmbedResponse:
+    async def embed(request: EmbedRequest, http: Request) -> EmbedResponse | Response:
+        """Answer as ``Accept`` says: JSON, an Arrow stream, or JSON line by line as it is made."""
+        accepted = http.headers.get("accept", "")
+        if ARROW_TYPE in accepted:
+            return Response(await service.embed_arrow(request), media_type=ARROW_TYPE)
+        if _LINES in accepted:
+            items = service.embed_items(request)
+            return StreamingResponse(_json_lines(items), media_type=_LINES)
         return await service.embed(request)
 
     @api.post(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from riboray.alignment import GapPenalties
 from riboray.alphabet import encode
 from riboray.embedding.embedder import Embedder
 from riboray.model.checkpoint import describe, load_checkpoint
+from riboray.serving.arrow import arrow_stream
 from riboray.serving.batcher import Batcher
 from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.inputs import Checked, Entry, Limits, check_entries, check_masked
@@ -47,6 +48,9 @@ __all__ = ["Health", "Info", "Service", "error_body"]
 
 #: Cells of one alignment at most; a table of their match scores, for which one is asked apart.
 _MOST_CELLS, _MOST_SHOWN = 25_000_000, 250_000
+
+#: Sequences of a streamed answer that are computed together.
+_STREAMED = 64
 
 
 class Health(BaseModel):
@@ -137,12 +141,15 @@ class Service:
         """Finish what is being computed; who waits is told."""
         await self._batcher.close()
 
-    async def _compute(self, jobs: Sequence[Job | ServiceError]) -> list[Any]:
-        """Compute the jobs; what was no job, and what fails, is an error in its place."""
+    async def _compute(self, jobs: Sequence[Job | ServiceError], first: int = 0) -> list[Any]:
+        """Compute the jobs; what was no job, and what fails, is an error in its place.
+
+        ``first`` is the number of the first one in its request.
+        """
         wanted = [job for job in jobs if not isinstance(job, ServiceError)]
         found = iter(await self._batcher.submit(wanted))
         results = []
-        for index, job in enumerate(jobs):
+        for index, job in enumerate(jobs, start=first):
             result = job if isinstance(job, ServiceError) else next(found)
             if isinstance(result, Exception) and not isinstance(result, ServiceError):
                 result = ServiceError(ErrorCode.INTERNAL, "it could not be computed")
@@ -150,6 +157,18 @@ class Service:
                 result.index = index
             results.append(result)
         return results
+
+    def _check_embed(self, request: EmbedRequest) -> tuple[Checked, list[Job | ServiceError]]:
+        last = self.config.num_hidden_layers
+        layer = last if request.layer is None else request.layer
+        if not 0 <= layer <= last:
+            raise ServiceError(ErrorCode.MALFORMED, f"layer must lie between 0 and {last}")
+        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        pooling = None if request.pooling == "none" else request.pooling
+        return checked, [
+            EmbedJob(entry.sequence, layer, pooling) if isinstance(entry, Entry) else entry
+            for entry in checked
+        ]
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """Embed sequences.
@@ -159,33 +178,33 @@ class Service:
         ServiceError
             If the request cannot be answered; what is wrong with a sequence is in its item.
         """
-        last = self.config.num_hidden_layers
-        layer = last if request.layer is None else request.layer
-        if not 0 <= layer <= last:
-            raise ServiceError(ErrorCode.MALFORMED, f"layer must lie between 0 and {last}")
-        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
-        pooling = None if request.pooling == "none" else request.pooling
-        jobs = [
-            e if not isinstance(e, Entry) else EmbedJob(e.sequence, layer, pooling) for e in checked
-        ]
-        items = []
-        for index, (entry, found) in enumerate(
-            zip(checked, await self._compute(jobs), strict=True)
-        ):
-            if isinstance(found, ServiceError) or not isinstance(entry, Entry):
-                items.append(
-                    EmbedItem(index=index, error=error_body(found), **_identity(request, index))
-                )
-                continue
-            shown = _as_base64(found) if request.encoding == "base64" else found.tolist()
-            item = EmbedItem(index=index, id=entry.id, length=len(entry.sequence), embedding=shown)
-            items.append(item)
+        checked, jobs = self._check_embed(request)
+        found = await self._compute(jobs)
         return EmbedResponse(
             model=self.name,
             dimensions=self.config.hidden_size,
-            results=items,
+            results=[_embed_item(request, k, checked[k], found[k]) for k in range(len(found))],
             usage=_usage(checked),
         )
+
+    async def embed_arrow(self, request: EmbedRequest) -> bytes:
+        """Embed sequences, as an Arrow stream; errors as for `embed`."""
+        checked, jobs = self._check_embed(request)
+        found = await self._compute(jobs)
+        ids = [_name_of(text) for text in request.sequences]
+        return arrow_stream(ids, checked, found, self.config.hidden_size, request.pooling == "none")
+
+    def embed_items(self, request: EmbedRequest) -> AsyncIterator[EmbedItem]:
+        """Embed sequences, some at a time, and give each as it is ready; errors as for `embed`."""
+        checked, jobs = self._check_embed(request)
+
+        async def items() -> AsyncIterator[EmbedItem]:
+            for start in range(0, len(jobs), _STREAMED):
+                found = await self._compute(jobs[start : start + _STREAMED], start)
+                for index, result in enumerate(found, start=start):
+                    yield _embed_item(request, index, checked[index], result)
+
+        return items()
 
     async def openai_embeddings(self, request: OpenAIRequest) -> OpenAIResponse:
         """Embed sequences as OpenAI's clients ask for it: all of them, or none."""
@@ -227,7 +246,9 @@ class Service:
         ):
             if isinstance(found, ServiceError) or not isinstance(entry, Entry):
                 items.append(
-                    FillItem(index=index, error=error_body(found), **_identity(request, index))
+                    FillItem(
+                        index=index, id=_name_of(request.sequences[index]), error=error_body(found)
+                    )
                 )
                 continue
             items.append(self._filled(index, entry, found, request.top_k))
@@ -278,7 +299,7 @@ class Service:
             zip(checked, await self._compute(jobs), strict=True)
         ):
             if isinstance(found, ServiceError) or not isinstance(entry, Entry):
-                name = _named(request.targets)[index][0]
+                name = _name_of(request.targets[index])
                 items.append(AlignItem(index=index, id=name, error=error_body(found)))
             else:
                 items.append(_aligned_item(index, entry, found))
@@ -291,7 +312,9 @@ class Service:
         for index, entry in enumerate(checked):
             if isinstance(entry, ServiceError):
                 items.append(
-                    TokenizeItem(index=index, error=error_body(entry), **_identity(request, index))
+                    TokenizeItem(
+                        index=index, id=_name_of(request.sequences[index]), error=error_body(entry)
+                    )
                 )
                 continue
             special = {"add_bos": self.config.add_bos, "add_eos": self.config.add_eos}
@@ -301,10 +324,19 @@ class Service:
         return TokenizeResponse(model=self.name, vocabulary=self.tokens.name, results=items)
 
 
-def _identity(request: EmbedRequest | FillRequest | TokenizeRequest, index: int) -> dict[str, Any]:
-    """Return the name of a sequence that something is wrong with."""
-    given = request.sequences[index]
-    return {"id": given.id[:1000] if isinstance(given, Named) and given.id else None}
+def _name_of(text: Text) -> str | None:
+    """Return the name of a sequence, cut short if it is too long to be one."""
+    return text.id[:1000] if isinstance(text, Named) and text.id else None
+
+
+def _embed_item(
+    request: EmbedRequest, index: int, entry: Entry | ServiceError, found: Any
+) -> EmbedItem:
+    name = _name_of(request.sequences[index])
+    if isinstance(found, ServiceError) or not isinstance(entry, Entry):
+        return EmbedItem(index=index, id=name, error=error_body(found))
+    shown = _as_base64(found) if request.encoding == "base64" else found.tolist()
+    return EmbedItem(index=index, id=name, length=len(entry.sequence), embedding=shown)
 
 
 def _usage(checked: Checked) -> Usage:
