@@ -28,12 +28,15 @@ from riboray.serving.schemas import (
     ErrorResponse,
     FillRequest,
     FillResponse,
+    MapRequest,
+    MapResponse,
     OpenAIRequest,
     OpenAIResponse,
     TokenizeRequest,
     TokenizeResponse,
 )
 from riboray.serving.service import Health, Info, Service, error_body
+from riboray.serving.web import WEB_FILES, add_file
 
 __all__ = ["Guard", "build_api"]
 
@@ -42,11 +45,12 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-#: Answered without a key: whether the service is up is for whoever watches it.
-_OPEN = frozenset({"/healthz", "/readyz"})
+#: Answered without a key: whether the service is up is for whoever watches it, and the page holds
+#: nothing but itself.
+_OPEN = frozenset({"/healthz", "/readyz", *WEB_FILES})
 
 #: Where FASTA is as good as JSON.
-_FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/tokenize"})
+_FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/map", "/v1/tokenize"})
 _FASTA_TYPES = frozenset({"text/x-fasta", "application/x-fasta", "text/plain"})
 
 _LINES = "application/x-ndjson"
@@ -271,6 +275,9 @@ def build_api(
     limit = service.limits.body_bytes
     api.add_middleware(Guard, keys=keys or KeyRing({}), body_bytes=limit, seconds=request_seconds)
 
+    for path, (name, media_type) in WEB_FILES.items():
+        add_file(api, path, name, media_type)
+
     @api.get("/healthz", summary="Is the service up?")
     async def healthz() -> Health:
         return service.health()
@@ -313,6 +320,15 @@ def build_api(
     @api.post("/v1/align", summary="Structural alignments", response_model_exclude_none=True)
     async def align(request: AlignRequest) -> AlignResponse:
         return await service.align(request)
+
+    @api.post(
+        "/v1/map",
+        summary="Where sequences lie among known families",
+        response_model_exclude_none=True,
+        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    )
+    async def place(request: MapRequest) -> MapResponse:
+        return await service.map(request)
 
     @api.post(
         "/v1/tokenize",

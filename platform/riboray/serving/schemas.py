@@ -20,6 +20,10 @@ __all__ = [
     "FillResponse",
     "Gaps",
     "HiddenNucleotide",
+    "MapItem",
+    "MapPoint",
+    "MapRequest",
+    "MapResponse",
     "Named",
     "OpenAIEmbedding",
     "OpenAIRequest",
@@ -221,6 +225,41 @@ class AlignResponse(BaseModel):
 
     model: str
     results: list[AlignItem]
+    usage: Usage
+
+
+class MapRequest(_Request):
+    """Sequences to put on the map."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": [_TRNA]}]})
+    sequences: list[Text] = Field(min_length=1)
+
+
+class MapItem(BaseModel):
+    """Where a sequence lies, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    x: float | None = None
+    y: float | None = None
+    error: ErrorBody | None = None
+
+
+class MapPoint(BaseModel):
+    """Where a sequence of a known family lies."""
+
+    family: str
+    id: str
+    x: float
+    y: float
+
+
+class MapResponse(BaseModel):
+    """A map: two directions in which embeddings of known families lie apart."""
+
+    model: str
+    reference: list[MapPoint]
+    results: list[MapItem]
     usage: Usage
 
 

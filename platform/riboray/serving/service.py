@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from riboray.serving.arrow import arrow_stream
 from riboray.serving.batcher import Batcher
 from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.inputs import Checked, Entry, Limits, check_entries, check_masked
+from riboray.serving.landscape import Landscape, landmarks
 from riboray.serving.schemas import (
     AlignItem,
     AlignRequest,
@@ -32,6 +34,10 @@ from riboray.serving.schemas import (
     FillRequest,
     FillResponse,
     HiddenNucleotide,
+    MapItem,
+    MapPoint,
+    MapRequest,
+    MapResponse,
     Named,
     OpenAIEmbedding,
     OpenAIRequest,
@@ -122,6 +128,7 @@ class Service:
         self._batcher = Batcher[Job, Any](
             Worker(embedder).run, lambda job: job.cost, embedder.token_budget, capacity
         )
+        self._landscape: Landscape | None = None
         self._info = Info(
             riboray_version=__version__,
             model=self.name,
@@ -304,6 +311,31 @@ class Service:
             else:
                 items.append(_aligned_item(index, entry, found))
         return AlignResponse(model=self.name, results=items, usage=_usage([query, *checked]))
+
+    async def map(self, request: MapRequest) -> MapResponse:
+        """Put sequences on the map of known families; errors as for `embed`.
+
+        The map is made when it is first asked for, which takes some seconds.
+        """
+        last = self.config.num_hidden_layers
+        if self._landscape is None:
+            rows = await self._compute([EmbedJob(mark.sequence, last) for mark in landmarks()])
+            self._landscape = await asyncio.to_thread(Landscape, np.stack(rows))
+        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        jobs = [e if not isinstance(e, Entry) else EmbedJob(e.sequence, last) for e in checked]
+        items = []
+        for index, found in enumerate(await self._compute(jobs)):
+            item = MapItem(index=index, id=_name_of(request.sequences[index]))
+            if isinstance(found, ServiceError):
+                item.error = error_body(found)
+            else:
+                item.x, item.y = self._landscape.place(found[None])[0].tolist()
+            items.append(item)
+        places = zip(landmarks(), self._landscape.places.tolist(), strict=True)
+        reference = [MapPoint(family=m.family, id=m.id, x=x, y=y) for m, (x, y) in places]
+        return MapResponse(
+            model=self.name, reference=reference, results=items, usage=_usage(checked)
+        )
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
         """Turn sequences into the model's tokens, special ones included."""
