@@ -36,6 +36,7 @@ CHECKS = [
 OPERATIONS = [
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),
     ("GET", "/v1/info"),
     ("POST", "/v1/embed"),
     ("POST", "/v1/fill-mask"),

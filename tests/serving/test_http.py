@@ -51,7 +51,7 @@ def post(service, path, body, **options):
 
 
 def worker_of(service):
-    return service._batcher._run.__self__
+    return service.worker
 
 
 def test_what_is_up(service):
@@ -294,6 +294,23 @@ def test_a_failure_tells_nothing_of_itself(service, monkeypatch):
     answer = post(service, "/v1/embed", {"sequences": ["A"]})
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def test_numbers_for_prometheus(service):
+    good, bad = {"sequences": ["ACGU", "GGG"]}, {"sequences": []}
+    ask(service, *(("POST", "/v1/embed", {"json": b}) for b in (good, good, bad)))
+    ask(service, ("GET", "/nothing/at/all", {}))
+    (answer,) = ask(service, ("GET", "/metrics", {}))
+    assert answer.headers["content-type"].startswith("text/plain")
+    numbers = dict(
+        line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")
+    )
+    assert numbers['riboray_requests_total{path="/v1/embed",status="200"}'] == "2.0"
+    assert numbers['riboray_requests_total{path="/v1/embed",status="400"}'] == "1.0"
+    assert numbers['riboray_requests_total{path="other",status="404"}'] == "1.0"
+    assert numbers["riboray_batch_nucleotides_sum"] == "14.0"
+    assert numbers["riboray_waiting_nucleotides"] == "0.0"
+    assert float(numbers["riboray_computing_seconds_total"]) > 0
 
 
 def test_many_at_once_are_answered_as_each_alone(service):

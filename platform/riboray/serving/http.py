@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,10 +17,12 @@ from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 
 from riboray import __version__
+from riboray.serving.answers import error_body
 from riboray.serving.arrow import ARROW_TYPE
 from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.inputs import read_fasta_body
 from riboray.serving.keys import KeyRing
+from riboray.serving.metrics import METRICS_TYPE, Metrics
 from riboray.serving.schemas import (
     AlignRequest,
     AlignResponse,
@@ -35,7 +38,7 @@ from riboray.serving.schemas import (
     TokenizeRequest,
     TokenizeResponse,
 )
-from riboray.serving.service import Health, Info, Service, error_body
+from riboray.serving.service import Health, Info, Service
 from riboray.serving.web import WEB_FILES, add_file
 
 __all__ = ["Guard", "build_api"]
@@ -84,6 +87,8 @@ class Guard:
         Bytes of a body at most.
     seconds : float
         Until a request is given up.
+    metrics : Metrics
+        Counts answers.
     """
 
     def __init__(
@@ -92,8 +97,9 @@ class Guard:
         keys: KeyRing,
         body_bytes: int,
         seconds: float,
+        metrics: Metrics,
     ) -> None:
-        self._app, self._keys = app, keys
+        self._app, self._keys, self._metrics = app, keys, metrics
         self._body_bytes, self._seconds = body_bytes, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,12 +107,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        begun, arrived = False, time.monotonic()
 
         async def guarded(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
+                spent = time.monotonic() - arrived
+                self._metrics.count(scope["path"], message["status"], spent)
                 headers = MutableHeaders(scope=message)
                 for name, value in _SECURITY.items():
                     headers.setdefault(name, value)
@@ -237,6 +245,94 @@ def _fasta_too(example: str) -> dict[str, Any]:
     return {"requestBody": {"content": content}}
 
 
+def _add_state(api: FastAPI, service: Service) -> None:
+    """Add the page, and what tells of the service itself."""
+    for path, (name, media_type) in WEB_FILES.items():
+        add_file(api, path, name, media_type)
+
+    @api.get("/healthz", summary="Is the service up?")
+    async def healthz() -> Health:
+        return service.health()
+
+    @api.get("/readyz", summary="Can the service answer?")
+    async def readyz() -> Health:
+        return service.health()
+
+    @api.get(
+        "/metrics",
+        summary="Numbers of this replica, for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=METRICS_TYPE)
+
+    @api.get("/v1/info", summary="Which model is this?")
+    async def info() -> Info:
+        return service.info()
+
+
+def _add_model(api: FastAPI, service: Service) -> None:
+    """Add what asks the model."""
+
+    @api.post(
+        "/v1/embed",
+        summary="Embeddings of sequences or of their bases",
+        response_model_exclude_none=True,
+        response_model=EmbedResponse,
+        responses={200: {"content": {ARROW_TYPE: {}, _LINES: {}}}},
+        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    )
+    async def embed(request: EmbedRequest, http: Request) -> EmbedResponse | Response:
+        """Answer as ``Accept`` says: JSON, an Arrow stream, or JSON line by line as it is made."""
+        accepted = http.headers.get("accept", "")
+        if ARROW_TYPE in accepted:
+            return Response(await service.embed_arrow(request), media_type=ARROW_TYPE)
+        if _LINES in accepted:
+            items = service.embed_items(request)
+            return StreamingResponse(_json_lines(items), media_type=_LINES)
+        return await service.embed(request)
+
+    @api.post(
+        "/v1/fill-mask",
+        summary="Hidden nucleotides",
+        response_model_exclude_none=True,
+        openapi_extra=_fasta_too(">hairpin\nGGG<mask>AACCC\n"),
+    )
+    async def fill_mask(request: FillRequest) -> FillResponse:
+        return await service.fill_mask(request)
+
+    @api.post("/v1/align", summary="Structural alignments", response_model_exclude_none=True)
+    async def align(request: AlignRequest) -> AlignResponse:
+        return await service.align(request)
+
+    _add_more(api, service)
+
+
+def _add_more(api: FastAPI, service: Service) -> None:
+    @api.post(
+        "/v1/map",
+        summary="Where sequences lie among known families",
+        response_model_exclude_none=True,
+        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    )
+    async def place(request: MapRequest) -> MapResponse:
+        return await service.map(request)
+
+    @api.post(
+        "/v1/tokenize",
+        summary="Tokens of sequences",
+        response_model_exclude_none=True,
+        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    )
+    async def tokenize(request: TokenizeRequest) -> TokenizeResponse:
+        return service.tokenize(request)
+
+    @api.post("/v1/embeddings", summary="Embeddings, for OpenAI's clients")
+    async def embeddings(request: OpenAIRequest) -> OpenAIResponse:
+        return await service.openai_embeddings(request)
+
+
 def build_api(
     service: Service, keys: KeyRing | None = None, request_seconds: float = 60.0
 ) -> FastAPI:
@@ -272,75 +368,14 @@ def build_api(
         responses=_ERRORS,
     )
     _add_error_handlers(api)
-    limit = service.limits.body_bytes
-    api.add_middleware(Guard, keys=keys or KeyRing({}), body_bytes=limit, seconds=request_seconds)
-
-    for path, (name, media_type) in WEB_FILES.items():
-        add_file(api, path, name, media_type)
-
-    @api.get("/healthz", summary="Is the service up?")
-    async def healthz() -> Health:
-        return service.health()
-
-    @api.get("/readyz", summary="Can the service answer?")
-    async def readyz() -> Health:
-        return service.health()
-
-    @api.get("/v1/info", summary="Which model is this?")
-    async def info() -> Info:
-        return service.info()
-
-    @api.post(
-        "/v1/embed",
-        summary="Embeddings of sequences or of their bases",
-        response_model_exclude_none=True,
-        response_model=EmbedResponse,
-        responses={200: {"content": {ARROW_TYPE: {}, _LINES: {}}}},
-        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    api.add_middleware(
+        Guard,
+        keys=keys or KeyRing({}),
+        body_bytes=service.limits.body_bytes,
+        seconds=request_seconds,
+        metrics=service.metrics,
     )
-    async def embed(request: EmbedRequest, http: Request) -> EmbedResponse | Response:
-        """Answer as ``Accept`` says: JSON, an Arrow stream, or JSON line by line as it is made."""
-        accepted = http.headers.get("accept", "")
-        if ARROW_TYPE in accepted:
-            return Response(await service.embed_arrow(request), media_type=ARROW_TYPE)
-        if _LINES in accepted:
-            items = service.embed_items(request)
-            return StreamingResponse(_json_lines(items), media_type=_LINES)
-        return await service.embed(request)
 
-    @api.post(
-        "/v1/fill-mask",
-        summary="Hidden nucleotides",
-        response_model_exclude_none=True,
-        openapi_extra=_fasta_too(">hairpin\nGGG<mask>AACCC\n"),
-    )
-    async def fill_mask(request: FillRequest) -> FillResponse:
-        return await service.fill_mask(request)
-
-    @api.post("/v1/align", summary="Structural alignments", response_model_exclude_none=True)
-    async def align(request: AlignRequest) -> AlignResponse:
-        return await service.align(request)
-
-    @api.post(
-        "/v1/map",
-        summary="Where sequences lie among known families",
-        response_model_exclude_none=True,
-        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
-    )
-    async def place(request: MapRequest) -> MapResponse:
-        return await service.map(request)
-
-    @api.post(
-        "/v1/tokenize",
-        summary="Tokens of sequences",
-        response_model_exclude_none=True,
-        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
-    )
-    async def tokenize(request: TokenizeRequest) -> TokenizeResponse:
-        return service.tokenize(request)
-
-    @api.post("/v1/embeddings", summary="Embeddings, for OpenAI's clients")
-    async def embeddings(request: OpenAIRequest) -> OpenAIResponse:
-        return await service.openai_embeddings(request)
-
+    _add_state(api, service)
+    _add_model(api, service)
     return api

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,21 @@ from riboray.alignment import GapPenalties
 from riboray.alphabet import encode
 from riboray.embedding.embedder import Embedder
 from riboray.model.checkpoint import describe, load_checkpoint
+from riboray.serving.answers import (
+    aligned_item,
+    as_base64,
+    embed_item,
+    error_body,
+    name_of,
+    named_texts,
+    usage_of,
+)
 from riboray.serving.arrow import arrow_stream
 from riboray.serving.batcher import Batcher
 from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.inputs import Checked, Entry, Limits, check_entries, check_masked
 from riboray.serving.landscape import Landscape, landmarks
+from riboray.serving.metrics import Metrics
 from riboray.serving.schemas import (
     AlignItem,
     AlignRequest,
@@ -29,7 +38,6 @@ from riboray.serving.schemas import (
     EmbedItem,
     EmbedRequest,
     EmbedResponse,
-    ErrorBody,
     FillItem,
     FillRequest,
     FillResponse,
@@ -38,25 +46,29 @@ from riboray.serving.schemas import (
     MapPoint,
     MapRequest,
     MapResponse,
-    Named,
     OpenAIEmbedding,
     OpenAIRequest,
     OpenAIResponse,
-    Text,
     TokenizeItem,
     TokenizeRequest,
     TokenizeResponse,
-    Usage,
 )
-from riboray.serving.work import Aligned, AlignJob, EmbedJob, FillJob, Job, Worker
+from riboray.serving.work import AlignJob, EmbedJob, FillJob, Job, Worker
 
-__all__ = ["Health", "Info", "Service", "error_body"]
+__all__ = ["PATHS", "Health", "Info", "Service"]
 
 #: Cells of one alignment at most; a table of their match scores, for which one is asked apart.
 _MOST_CELLS, _MOST_SHOWN = 25_000_000, 250_000
 
 #: Sequences of a streamed answer that are computed together.
 _STREAMED = 64
+
+
+PATHS = (
+    *("/v1/embed", "/v1/fill-mask", "/v1/align", "/v1/map", "/v1/tokenize", "/v1/embeddings"),
+    *("/v1/info", "/healthz", "/readyz", "/metrics", "/"),
+)
+"""Paths whose requests are counted apart."""
 
 
 class Health(BaseModel):
@@ -76,20 +88,8 @@ class Info(BaseModel):
     limits: dict[str, int] = Field(description="How much a request may ask for.")
 
 
-def error_body(error: ServiceError) -> ErrorBody:
-    """Say what is wrong as an answer says it."""
-    kind = "server_error" if error.code.status >= 500 else "invalid_request_error"
-    return ErrorBody(
-        code=error.code,
-        message=error.message,
-        type=kind,
-        index=error.index,
-        position=error.position,
-    )
-
-
-def _named(texts: Iterable[Text]) -> list[tuple[str | None, str]]:
-    return [(t.id, t.sequence) if isinstance(t, Named) else (None, t) for t in texts]
+def _cost(job: Job) -> int:
+    return job.cost
 
 
 class Service:
@@ -125,9 +125,10 @@ class Service:
         self.limits = limits or Limits()
         embedder = Embedder(loaded.model, device=device)
         self.tokens, self.config = embedder.config.tokens, embedder.config
-        self._batcher = Batcher[Job, Any](
-            Worker(embedder).run, lambda job: job.cost, embedder.token_budget, capacity
-        )
+        self.worker, self.metrics = Worker(embedder), Metrics(PATHS)
+        run = self.metrics.timed(self.worker.run, _cost)
+        self._batcher = Batcher[Job, Any](run, _cost, embedder.token_budget, capacity)
+        self.metrics.watch(lambda: self._batcher.waiting)
         self._landscape: Landscape | None = None
         self._info = Info(
             riboray_version=__version__,
@@ -170,7 +171,7 @@ class Service:
         layer = last if request.layer is None else request.layer
         if not 0 <= layer <= last:
             raise ServiceError(ErrorCode.MALFORMED, f"layer must lie between 0 and {last}")
-        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)
         pooling = None if request.pooling == "none" else request.pooling
         return checked, [
             EmbedJob(entry.sequence, layer, pooling) if isinstance(entry, Entry) else entry
@@ -190,15 +191,15 @@ class Service:
         return EmbedResponse(
             model=self.name,
             dimensions=self.config.hidden_size,
-            results=[_embed_item(request, k, checked[k], found[k]) for k in range(len(found))],
-            usage=_usage(checked),
+            results=[embed_item(request, k, checked[k], found[k]) for k in range(len(found))],
+            usage=usage_of(checked),
         )
 
     async def embed_arrow(self, request: EmbedRequest) -> bytes:
         """Embed sequences, as an Arrow stream; errors as for `embed`."""
         checked, jobs = self._check_embed(request)
         found = await self._compute(jobs)
-        ids = [_name_of(text) for text in request.sequences]
+        ids = [name_of(text) for text in request.sequences]
         return arrow_stream(ids, checked, found, self.config.hidden_size, request.pooling == "none")
 
     def embed_items(self, request: EmbedRequest) -> AsyncIterator[EmbedItem]:
@@ -209,7 +210,7 @@ class Service:
             for start in range(0, len(jobs), _STREAMED):
                 found = await self._compute(jobs[start : start + _STREAMED], start)
                 for index, result in enumerate(found, start=start):
-                    yield _embed_item(request, index, checked[index], result)
+                    yield embed_item(request, index, checked[index], result)
 
         return items()
 
@@ -233,9 +234,9 @@ class Service:
         for index, found in enumerate(await self._compute(jobs)):
             if isinstance(found, ServiceError):
                 raise found
-            shown = _as_base64(found) if request.encoding_format == "base64" else found.tolist()
+            shown = as_base64(found) if request.encoding_format == "base64" else found.tolist()
             data.append(OpenAIEmbedding(index=index, embedding=shown))
-        total = _usage(checked).nucleotides
+        total = usage_of(checked).nucleotides
         usage = {"prompt_tokens": total, "total_tokens": total}
         return OpenAIResponse(data=data, model=self.name, usage=usage)
 
@@ -244,7 +245,7 @@ class Service:
         if self.model.lm_head is None:
             raise ServiceError(ErrorCode.MALFORMED, "the model has no language-model head")
         longest = self.config.max_sequence_length
-        named = _named(request.sequences)
+        named = named_texts(request.sequences)
         checked = check_masked(named, self.tokens, self.limits, longest)
         jobs = [e if not isinstance(e, Entry) else FillJob(e.sequence, e.hidden) for e in checked]
         items = []
@@ -254,12 +255,12 @@ class Service:
             if isinstance(found, ServiceError) or not isinstance(entry, Entry):
                 items.append(
                     FillItem(
-                        index=index, id=_name_of(request.sequences[index]), error=error_body(found)
+                        index=index, id=name_of(request.sequences[index]), error=error_body(found)
                     )
                 )
                 continue
             items.append(self._filled(index, entry, found, request.top_k))
-        return FillResponse(model=self.name, results=items, usage=_usage(checked))
+        return FillResponse(model=self.name, results=items, usage=usage_of(checked))
 
     def _filled(
         self, index: int, entry: Entry, shares: NDArray[np.float32], top_k: int
@@ -275,14 +276,14 @@ class Service:
 
     async def align(self, request: AlignRequest) -> AlignResponse:
         """Align a sequence with others; errors as for `embed`, and if the query is wrong."""
-        (query,) = check_entries(_named([request.query]), self.tokens, self.limits)
+        (query,) = check_entries(named_texts([request.query]), self.tokens, self.limits)
         if isinstance(query, ServiceError):
             query.index = None
             query.message = f"the query: {query.message}"
             raise query
         if request.similarity and len(request.targets) > 1:
             raise ServiceError(ErrorCode.MALFORMED, "similarity is for one target")
-        checked = check_entries(_named(request.targets), self.tokens, self.limits)
+        checked = check_entries(named_texts(request.targets), self.tokens, self.limits)
         gaps = GapPenalties(request.gaps.open, request.gaps.extend)
         jobs: list[Job | ServiceError] = []
         for index, entry in enumerate(checked):
@@ -306,11 +307,11 @@ class Service:
             zip(checked, await self._compute(jobs), strict=True)
         ):
             if isinstance(found, ServiceError) or not isinstance(entry, Entry):
-                name = _name_of(request.targets[index])
+                name = name_of(request.targets[index])
                 items.append(AlignItem(index=index, id=name, error=error_body(found)))
             else:
-                items.append(_aligned_item(index, entry, found))
-        return AlignResponse(model=self.name, results=items, usage=_usage([query, *checked]))
+                items.append(aligned_item(index, entry, found))
+        return AlignResponse(model=self.name, results=items, usage=usage_of([query, *checked]))
 
     async def map(self, request: MapRequest) -> MapResponse:
         """Put sequences on the map of known families; errors as for `embed`.
@@ -321,11 +322,11 @@ class Service:
         if self._landscape is None:
             rows = await self._compute([EmbedJob(mark.sequence, last) for mark in landmarks()])
             self._landscape = await asyncio.to_thread(Landscape, np.stack(rows))
-        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)
         jobs = [e if not isinstance(e, Entry) else EmbedJob(e.sequence, last) for e in checked]
         items = []
         for index, found in enumerate(await self._compute(jobs)):
-            item = MapItem(index=index, id=_name_of(request.sequences[index]))
+            item = MapItem(index=index, id=name_of(request.sequences[index]))
             if isinstance(found, ServiceError):
                 item.error = error_body(found)
             else:
@@ -334,18 +335,18 @@ class Service:
         places = zip(landmarks(), self._landscape.places.tolist(), strict=True)
         reference = [MapPoint(family=m.family, id=m.id, x=x, y=y) for m, (x, y) in places]
         return MapResponse(
-            model=self.name, reference=reference, results=items, usage=_usage(checked)
+            model=self.name, reference=reference, results=items, usage=usage_of(checked)
         )
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
         """Turn sequences into the model's tokens, special ones included."""
-        checked = check_entries(_named(request.sequences), self.tokens, self.limits)
+        checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)
         items = []
         for index, entry in enumerate(checked):
             if isinstance(entry, ServiceError):
                 items.append(
                     TokenizeItem(
-                        index=index, id=_name_of(request.sequences[index]), error=error_body(entry)
+                        index=index, id=name_of(request.sequences[index]), error=error_body(entry)
                     )
                 )
                 continue
@@ -354,48 +355,3 @@ class Service:
             names = [self.tokens.tokens[k] for k in ids]
             items.append(TokenizeItem(index=index, id=entry.id, ids=ids, tokens=names))
         return TokenizeResponse(model=self.name, vocabulary=self.tokens.name, results=items)
-
-
-def _name_of(text: Text) -> str | None:
-    """Return the name of a sequence, cut short if it is too long to be one."""
-    return text.id[:1000] if isinstance(text, Named) and text.id else None
-
-
-def _embed_item(
-    request: EmbedRequest, index: int, entry: Entry | ServiceError, found: Any
-) -> EmbedItem:
-    name = _name_of(request.sequences[index])
-    if isinstance(found, ServiceError) or not isinstance(entry, Entry):
-        return EmbedItem(index=index, id=name, error=error_body(found))
-    shown = _as_base64(found) if request.encoding == "base64" else found.tolist()
-    return EmbedItem(index=index, id=name, length=len(entry.sequence), embedding=shown)
-
-
-def _usage(checked: Checked) -> Usage:
-    sizes = [len(entry.sequence) for entry in checked if isinstance(entry, Entry)]
-    return Usage(sequences=len(sizes), nucleotides=sum(sizes))
-
-
-def _as_base64(rows: NDArray[np.float32]) -> str:
-    return base64.b64encode(np.ascontiguousarray(rows, dtype="<f4").tobytes()).decode("ascii")
-
-
-def _aligned_item(index: int, entry: Entry, found: Aligned) -> AlignItem:
-    figures = found.figures
-    scores = [None if np.isnan(s) else round(float(s), 6) for s in found.view.similarity]
-    return AlignItem(
-        index=index,
-        id=entry.id,
-        score=found.score,
-        cigar=found.cigar,
-        query_aligned=found.view.rows[0],
-        target_aligned=found.view.rows[1],
-        column_scores=scores,
-        identities=figures["identities"],
-        aligned_length=figures["aligned_length"],
-        query_start=figures["query_start"],
-        query_end=figures["query_end"],
-        target_start=figures["target_start"],
-        target_end=figures["target_end"],
-        similarity=None if found.similarity is None else found.similarity.tolist(),
-    )
