@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from riboray.alignment import GapPenalties, Margins, align_batch, gap_costs
 from riboray.model.config import RnaBertConfig
+from riboray.pretraining import device_alignment
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.device_alignment import (
     aligned_loss,
@@ -178,11 +179,15 @@ def test_a_step_is_the_same_wherever_its_pairs_are_aligned():
     )
     for row in group.partners:
         row[21:] = -1
-    config = PretrainConfig(corpus=["x"], model=SMALL, sal_length_power=1, num_workers=1)
+    config = PretrainConfig(
+        corpus=["x"], model=SMALL, sal_length_power=1, num_workers=1, precision="fp32"
+    )
     results = []
     for itself in (False, True):
         trainer = Trainer(config, DEVICE)
         trainer.aligns_itself = itself
+        if itself:
+            trainer.launch = None  # what would send match scores to the CPU
         for _ in range(3):
             metrics = trainer.step([], [group_batch([group], SMALL)], learning_rate=1e-3)
         assert metrics.pairs == 3
@@ -195,4 +200,16 @@ def test_a_step_is_the_same_wherever_its_pairs_are_aligned():
 
 def test_who_can_align():
     assert not can_align(torch.device("cpu"))
-    assert can_align(torch.device("cuda"))
+    assert can_align(torch.device("cuda")) == torch.cuda.is_available()
+
+
+def test_a_gpu_that_cannot_compile_says_so(monkeypatch):
+    """As where there is no C compiler: CPU threads align, and a warning tells why."""
+
+    def fails(*arguments):
+        raise RuntimeError("no C compiler\nmore")
+
+    monkeypatch.setattr(device_alignment, "best_partners", fails)
+    monkeypatch.setattr(device_alignment.torch, "ones", lambda *a, **k: np.ones((1, 1)))
+    with pytest.warns(UserWarning, match=r"the GPU cannot align, CPU threads do \(no C compiler\)"):
+        assert not can_align.__wrapped__(torch.device("cuda"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riboray.errors import CheckpointError
+from riboray.errors import CheckpointError, RiborayError
 from riboray.model import load_checkpoint
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
@@ -18,7 +18,7 @@ from riboray.pretraining.data import prepare_data
 from riboray.pretraining.loop import run
 from riboray.pretraining.report import draw_training_curve, summarise
 from riboray.pretraining.sessions import LocalSession
-from riboray.pretraining.streams import iterate_stream
+from riboray.pretraining.streams import iterate_stream, read_visit
 from riboray.pretraining.trainer import Trainer
 from tests.conftest import tiny_config
 
@@ -221,3 +221,18 @@ def test_figure_and_summary(corpus, tmp_path):
     assert summary["steps"] == 6
     assert summary["after"]["sal_f1"] == last["sal_f1"]
     assert summary["before"]["mlm_loss"] > summary["after"]["mlm_loss"]
+
+
+def test_a_step_that_diverges_stops_the_run_and_leaves_the_weights(corpus):
+    """A NaN anywhere is in the norm of the gradient, of any objective and on any device."""
+    config = make(curriculum=[Phase(objectives="mlm")])
+    data = prepare_data(corpus, config, 1)
+    batch = read_visit(data.specs["mlm"], 0)[0]
+    trainer = Trainer(config, CPU)
+    with torch.no_grad():
+        trainer.model.lm_head.decoder.bias[3] = math.nan
+    before = weights(trainer)
+    with pytest.raises(RiborayError, match="training diverged"):
+        trainer.step([batch], [], learning_rate=1e-3)
+    for name, tensor in weights(trainer).items():
+        assert torch.equal(tensor, before[name]) or name.endswith("decoder.bias"), name

@@ -15,6 +15,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,9 +77,14 @@ def _lasting_kernels(device: str) -> AbstractContextManager[object]:
     """
     if device != "cuda":
         return nullcontext()
-    return sdpa_kernel(
-        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    )
+    backends: Any = torch.backends.cuda
+    allowed = {
+        SDPBackend.FLASH_ATTENTION: backends.flash_sdp_enabled(),
+        SDPBackend.EFFICIENT_ATTENTION: backends.mem_efficient_sdp_enabled(),
+        SDPBackend.MATH: backends.math_sdp_enabled(),
+    }
+    others = [kernel for kernel, enabled in allowed.items() if enabled]
+    return sdpa_kernel(others) if others else nullcontext()
 
 
 class RnaBertSelfAttention(nn.Module):

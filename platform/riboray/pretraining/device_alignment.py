@@ -8,6 +8,8 @@ has to be known, since the loss is made of the whole matrix of match scores.
 from __future__ import annotations
 
 import importlib.util
+import warnings
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,15 +17,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riboray.alignment import GapPenalties, Margins
+from riboray.corpus.files import first_line
 from riboray.pretraining.cosines import upload
 from riboray.pretraining.losses import base_similarity
 
 __all__ = ["aligned_loss", "best_partners", "can_align", "gap_costs_of"]
 
 
+@cache
 def can_align(device: torch.device) -> bool:
-    """Tell whether a device can align: a GPU, and a PyTorch that brought its compiler."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    """Tell whether a device can align: a GPU that Triton compiles for. It is tried.
+
+    Triton comes with PyTorch, but builds a part of itself with the machine's C compiler.
+    """
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        one = torch.ones(1, dtype=torch.int32, device=device)
+        match = torch.ones((1, 1, 1), device=device)
+        found = best_partners(match, one, one, one[:, None] - 2, GapPenalties(), Margins())
+        return found.tolist() == [[0]]
+    except Exception as error:
+        warnings.warn(f"the GPU cannot align, CPU threads do ({first_line(error)})", stacklevel=2)
+        return False
 
 
 @torch.no_grad()
@@ -65,12 +81,14 @@ def best_partners(
     block = max(16, 1 << (width_b - 1).bit_length())
     trace = torch.empty((count, width_a, block), dtype=torch.uint8, device=match.device)
     partners = torch.full((count, width_a), -1, dtype=torch.int32, device=match.device)
-    align_kernel[(count,)](
-        *(match.contiguous(), lengths_a, lengths_b, reference.contiguous(), trace, partners),
-        *(width_a, width_b, gaps.open, gaps.extend, margins.false, margins.missed),
-        BLOCK=block,
-        num_warps=1,
-    )
+    numbers = map(float, (gaps.open, gaps.extend, margins.false, margins.missed))
+    with torch.cuda.device_of(match):  # type: ignore[no-untyped-call]  # Triton takes the current
+        align_kernel[(count,)](
+            *(match.contiguous(), lengths_a, lengths_b, reference.contiguous(), trace, partners),
+            *(width_a, width_b, *numbers),
+            BLOCK=block,
+            num_warps=1,
+        )
     return partners
 
 

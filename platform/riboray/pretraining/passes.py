@@ -136,7 +136,11 @@ class StepWork:
         tokens = iter([*(("mlm", b) for b in mlm), *(("ss", b) for b in ss)])
         pending: deque[Any] = deque()
         for pair_batch in pairs:
-            pending.append(self._launch(pair_batch))
+            launched = self._launch(pair_batch)
+            if self._trainer.aligns_itself:  # nothing to wait for: its memory is free again
+                self._learn_pairs(*launched)
+            else:
+                pending.append(launched)
             if (beside := next(tokens, None)) is not None:
                 self._learn_tokens(*beside)
             if len(pending) > 1:

@@ -6,6 +6,7 @@ over this one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
+from riboray.errors import RiborayError
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.model.positions import sinusoids
 from riboray.pretraining.config import PretrainConfig
@@ -190,6 +192,11 @@ class Trainer:
         StepMetrics
             Over all workers. Losses are means over the *global* number of targets, so
             how batches are spread over workers changes nothing but rounding.
+
+        Raises
+        ------
+        RiborayError
+            If the gradient is not finite; weights are as before.
         """
         objectives = self.config.objectives
         counts = counts or Counts(*self.all_sum(count_targets(mlm, pairs, ss, objectives)))
@@ -203,13 +210,17 @@ class Trainer:
             training_flops(self.config.model, lengths),
         ]
         sums = self._reduce_gradients(work.sums, size)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        if not math.isfinite(norm):  # the same on all workers, and no weight has been touched
+            raise RiborayError(
+                "training diverged: the gradient is NaN or infinite; try a lower learning_rate"
+            )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group.get("lr_scale", 1.0)
             optimizer.step()
         self._update_average()
-        return step_metrics(sums, counts, float(norm), work.waited)
+        return step_metrics(sums, counts, norm, work.waited)
 
     def warm_up(
         self, mlm: Sequence[TokenBatch], pairs: Sequence[PairBatch], ss: Sequence[TokenBatch] = ()

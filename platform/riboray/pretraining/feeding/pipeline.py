@@ -140,10 +140,10 @@ def open_stream(
 
     def submit() -> None:
         # What is next is said here and not in the pool, whose threads may begin out of order.
-        ahead.append(_pool().submit(make, spec, stream, next(executions)))
+        ahead.append(_pool().submit(make, spec, stream, next(executions), _TASKS))
 
     def make_first(visits: range) -> list[Any]:
-        tables = make(spec, stream, visits)
+        tables = make(spec, stream, visits, _TASKS)
         # The first is short, and the second must be there when it is used up; but before the
         # second of one stream comes the first of every other.
         submit()
@@ -183,16 +183,16 @@ def _executions(spec: StreamSpec, first: int, rows: int) -> Iterator[range]:
         yield range(start, start + size)
 
 
-def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
-    """Execute a few visits of a stream; return references to their tables, in order."""
+def _make_batches(spec: StreamSpec, stream: int, visits: range, tasks: int) -> list[Any]:
+    """Execute a few visits of a stream, by so many tasks; return references to their tables."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     dataset = ray.data.read_datasource(
         VisitDatasource(spec, stream, visits),
-        override_num_blocks=min(_TASKS, len(visits)),
+        override_num_blocks=min(tasks, len(visits)),
         num_cpus=_READ_CPUS,
-        concurrency=_TASKS,
+        concurrency=tasks,
     )
     tables: list[Any] = dataset.to_arrow_refs()
     return tables
@@ -201,9 +201,9 @@ def _make_batches(spec: StreamSpec, stream: int, visits: range) -> list[Any]:
 class _Maker:
     """Executes for a training process, in a process of its own."""
 
-    def make(self, spec: StreamSpec, stream: int, visits: range) -> list[Any]:
+    def make(self, spec: StreamSpec, stream: int, visits: range, tasks: int) -> list[Any]:
         """Do what `_make_batches` does."""
-        return _make_batches(spec, stream, visits)
+        return _make_batches(spec, stream, visits, tasks)
 
 
 def start_maker() -> Any:
@@ -211,13 +211,14 @@ def start_maker() -> Any:
 
     Whoever holds a GPU hands it thousands of operations a second, and gives up the interpreter's
     lock at each: with a loop of Ray Data's in the same process, every one of them could wait for
-    the lock to come back. The process ends with the last handle of it.
+    the lock to come back. The process ends with the last handle of it. If it is killed, what it
+    made is lost, and reading fails: the run goes on from its newest checkpoint, with another.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     maker = ray.remote(_Maker)
     return maker.options(num_cpus=0, max_concurrency=_EXECUTIONS, scheduling_strategy=here).remote()
 
 
-def _have_made(maker: Any, spec: StreamSpec, stream: int, visits: range) -> list[Any]:
-    tables: list[Any] = ray.get(maker.make.remote(spec, stream, visits))
+def _have_made(maker: Any, spec: StreamSpec, stream: int, visits: range, tasks: int) -> list[Any]:
+    tables: list[Any] = ray.get(maker.make.remote(spec, stream, visits, tasks))
     return tables
