@@ -42,10 +42,14 @@ def test_the_service_without_its_server(checkpoint):
 
 
 def test_an_application_needs_a_key_if_it_is_given_one(checkpoint, tmp_path):
-    from riboray.serving.pipeline import build
+    from riboray.serving.pipeline import build, deployment_of
 
     for arguments in ({}, {"checkpoint": str(checkpoint)}):
         assert build(arguments)._bound_deployment.name == "riboray"
+    for replicas in (2, [2], [1, 3]):
+        assert deployment_of(ServeConfig(num_replicas=replicas), KeyRing({}))
+    with pytest.raises(ConfigError, match="arguments are checkpoint and keys"):
+        build({"key": "keys.txt"})
     (tmp_path / "keys").write_text("secret")
     with pytest.raises(InputError, match="no `name:sha256`"):
         build({"keys": str(tmp_path / "keys")})

@@ -39,6 +39,12 @@ def test_with_an_unknown_key(key):
     assert key not in str(refused.value)
 
 
+def test_the_proxys_own_authorization_does_not_hide_the_key():
+    key, entry = new_key("a")
+    ring = KeyRing.read(None, {KEYS_VARIABLE: entry})
+    assert ring.check("Basic dXNlcjpwYXNz", key) == "a"
+
+
 def test_no_keys_no_lock():
     ring = KeyRing.read(None, {})
     assert not ring

@@ -121,6 +121,16 @@ def test_what_is_wrong_is_said(page):
     expect(page.get_by_role("alert")).to_contain_text("Positions go from 1 to 4")
 
 
+def test_gap_penalties_are_checked(page):
+    page.get_by_role("button", name="Example").click()
+    page.locator("#gap-open").fill("")
+    page.get_by_role("button", name="Go").click()
+    expect(page.get_by_role("alert")).to_have_text("Gap opens: a number from 0 to 100.")
+    page.locator("#gap-open").fill("1.05")
+    page.get_by_role("button", name="Go").click()
+    expect(page.locator("#answer h2")).to_be_visible()
+
+
 def test_a_file_is_dropped_and_opened(page, tmp_path):
     page.evaluate("""() => {
       const data = new DataTransfer();
@@ -135,6 +145,9 @@ def test_a_file_is_dropped_and_opened(page, tmp_path):
 
 
 def test_by_keyboard_alone(page):
+    page.locator("#example").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#file")).to_be_focused()
     page.locator("#tab-align").focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#tab-fill")).to_be_focused()

@@ -80,6 +80,8 @@ class Batcher(Generic[Item, Result]):
         self._speed = 0.0
         self.waiting = 0
         """Cost of what waits; what is being computed does not count."""
+        self.failures = 0
+        """Batches without a single result since the last one that had any."""
 
     async def submit(self, items: Sequence[Item]) -> list[Result | Exception]:
         """Have items computed.
@@ -97,13 +99,20 @@ class Batcher(Generic[Item, Result]):
         Raises
         ------
         ServiceError
-            ``OVERLOADED`` if too much waits already, ``NOT_READY`` once closed.
+            ``TOO_LARGE`` if it is more than may wait at all, ``OVERLOADED`` if too much waits
+            already, ``NOT_READY`` once closed.
         """
         if self._closed:
             raise ServiceError(ErrorCode.NOT_READY, "the service is ending")
         if not items:
             return []
         cost = sum(map(self._cost, items))
+        if cost > self._capacity:
+            raise ServiceError(
+                ErrorCode.TOO_LARGE,
+                f"it would take as long as {cost:,} nucleotides, more than the "
+                f"{self._capacity:,} that may wait: send several requests",
+            )
         if self.waiting and self.waiting + cost > self._capacity:
             raise ServiceError(
                 ErrorCode.OVERLOADED,
@@ -121,6 +130,11 @@ class Batcher(Generic[Item, Result]):
         finally:
             self._drop(request)
         return [result for result in request.results if result is not None]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is computed."""
+        return self._closed
 
     async def close(self) -> None:
         """Compute nothing more; who waits is told."""
@@ -175,6 +189,8 @@ class Batcher(Generic[Item, Result]):
             results = await loop.run_in_executor(self._thread, self._compute, items)
             speed = sum(map(self._cost, items)) / max(time.monotonic() - start, 1e-6)
             self._speed += (speed - self._speed) * (_NEWEST if self._speed else 1.0)
+            failed = all(isinstance(result, Exception) for result in results)
+            self.failures = self.failures + 1 if failed else 0
             for (request, index, _), result in zip(batch, results, strict=True):
                 request.deliver(index, result)
 

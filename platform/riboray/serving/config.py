@@ -37,7 +37,7 @@ class ServeConfig:
     """Torch device of each: cpu or cuda, which takes a GPU each."""
     request_seconds: float = 60.0
     """Seconds until a request is given up."""
-    capacity: int = 1_000_000
+    capacity: int = 4_000_000
     """Nucleotides that may wait in a process; requests beyond are told to come again later."""
     limits: Limits = field(default_factory=Limits)
     """How much a request may ask for."""

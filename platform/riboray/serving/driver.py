@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 
 from riboray.console import say
+from riboray.errors import ConfigError
 from riboray.model.checkpoint import load_checkpoint
-from riboray.rayenv import prepare_ray
+from riboray.rayenv import LOCAL, prepare_ray
 from riboray.serving.config import ServeConfig
 from riboray.serving.keys import new_key
 
@@ -32,6 +33,11 @@ def serve(config: ServeConfig) -> None:
     keys = config.read_keys()
     checkpoint = load_checkpoint(config.checkpoint).name
     ray_address = prepare_ray(config.ray_address)
+    if ray_address != LOCAL and not (keys or config.without_keys):
+        raise ConfigError(
+            "what address Serve listens on there is the cluster's matter: give --keys, or say "
+            "--without-keys true"
+        )
     from riboray.serving.pipeline import serve_forever
 
     host = f"[{config.host}]" if ":" in config.host else config.host

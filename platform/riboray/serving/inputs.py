@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,15 @@ from riboray.corpus.fasta import parse_fasta
 from riboray.errors import ConfigError, FastaError, InvalidSequenceError
 from riboray.serving.errors import ErrorCode, ServiceError
 
-__all__ = ["MASK", "Entry", "Limits", "check_entries", "check_masked", "read_fasta_body"]
+__all__ = [
+    "MASK",
+    "Entry",
+    "Limits",
+    "check_entries",
+    "check_masked",
+    "check_numbers",
+    "read_fasta_body",
+]
 
 MASK = "<mask>"
 """How a hidden nucleotide is written."""
@@ -33,6 +42,12 @@ class Limits:
     """Nucleotides of a request."""
     id_characters: int = 1_000
     """Characters of a sequence's name."""
+    numbers: int = 5_000_000
+    """Numbers of an answer: of embeddings, probabilities, columns of alignments."""
+    cells: int = 25_000_000
+    """Pairs of bases of two sequences to align."""
+    similarities: int = 250_000
+    """Pairs of bases whose match scores are answered."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -51,7 +66,7 @@ class Entry:
     id : str or None
         Its name, if it was given one.
     hidden : tuple of int
-        Positions that are to be filled in; an N stands there.
+        Positions that are to be filled in; some nucleotide stands there.
     """
 
     sequence: str
@@ -148,11 +163,15 @@ def check_masked(
         As from `check_entries`. A sequence must hide something and fit the model.
     """
     texts, places = [], []
-    for name, text in given:
-        parts = _BLANKS.sub("", text).split(MASK)
-        starts = [sum(map(len, parts[: k + 1])) + k for k in range(len(parts) - 1)]
-        texts.append((name, "N".join(parts)))
-        places.append(tuple(starts))
+    for name, text in itertools.islice(given, limits.sequences + 1):
+        cleaned = _BLANKS.sub("", text)
+        if cleaned.count(MASK) > limits.length:  # too long, whatever else it holds
+            cleaned = "A" * (limits.length + 1)
+        parts = cleaned.split(MASK)
+        # Any nucleotide does: the model sees its mask there. Not all vocabularies have an N.
+        texts.append((name, "A".join(parts)))
+        ends = itertools.accumulate(map(len, parts[:-1]))
+        places.append(tuple(end + k for k, end in enumerate(ends)))
     checked = check_entries(texts, vocabulary, limits)
     for index, (found, hidden) in enumerate(zip(checked, places, strict=True)):
         if isinstance(found, ServiceError):
@@ -166,6 +185,22 @@ def check_masked(
         else:
             checked[index] = Entry(found.sequence, found.id, hidden)
     return checked
+
+
+def check_numbers(count: int, limits: Limits) -> None:
+    """Refuse what would be answered by too many numbers.
+
+    Raises
+    ------
+    ServiceError
+        ``TOO_LARGE``.
+    """
+    if count > limits.numbers:
+        raise ServiceError(
+            ErrorCode.TOO_LARGE,
+            f"the answer would have {count:,} numbers, more than the {limits.numbers:,} allowed: "
+            "send several requests",
+        )
 
 
 def read_fasta_body(body: bytes) -> Sequence[tuple[str | None, str]]:

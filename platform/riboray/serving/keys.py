@@ -131,9 +131,9 @@ class KeyRing:
         if not self:
             return None
         key = header
-        if authorization is not None:
-            scheme, _, rest = authorization.partition(" ")
-            key = rest.strip() if scheme.lower() == "bearer" else None
+        scheme, _, rest = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer":  # another may be for a proxy in front
+            key = rest.strip()
         if not key:
             raise ServiceError(
                 ErrorCode.UNAUTHENTICATED,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
 
-from riboray.errors import RiborayError
+from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import connect, first_line
 from riboray.rayenv import LOCAL
 from riboray.serving.config import ServeConfig
@@ -24,6 +25,20 @@ _REQUESTS = 1024
 
 #: Requests of a replica at which another one is started, where there may be more.
 _BUSY = 16
+
+
+#: The service of this process, if it is a replica.
+_services: list[Any] = []
+
+
+class Gateway:
+    """What Ray Serve asks a replica beside requests."""
+
+    async def check_health(self) -> None:
+        """Raise if the model fails; Serve then starts another replica."""
+        for service in _services:
+            if service.is_broken:
+                raise RuntimeError("the model fails; the log says why")
 
 
 def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
@@ -43,16 +58,19 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
     """
 
     def make_api() -> FastAPI:
+        from riboray.serving import pipeline
         from riboray.serving.http import build_api
         from riboray.serving.service import Service
 
         service = Service(
             config.checkpoint, config.limits, capacity=config.capacity, device=config.device
         )
+        pipeline._services.append(service)  # by its module's name: this function is a copy
         return build_api(service, keys, config.request_seconds)
 
     replicas = config.num_replicas
-    least, most = replicas if isinstance(replicas, list) else (replicas, replicas)
+    numbers = replicas if isinstance(replicas, list) else [replicas]
+    least, most = numbers[0], numbers[-1]
     scaling: dict[str, Any] = {"num_replicas": least}
     if least != most:
         scaling = {
@@ -64,8 +82,9 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
         }
     resources = {"num_cpus": 1, **({"num_gpus": 1} if config.device == "cuda" else {})}
     gateway: Any = serve.deployment(
-        serve.ingress(make_api)(),
+        serve.ingress(make_api)(Gateway),
         name="riboray",
+        graceful_shutdown_timeout_s=config.request_seconds + 10,
         max_ongoing_requests=_REQUESTS,
         max_queued_requests=_REQUESTS,
         ray_actor_options=resources,
@@ -75,9 +94,22 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
 
 
 def build(arguments: dict[str, str]) -> Any:
-    """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY] [keys=FILE]``."""
-    known = {name: arguments[name] for name in ("checkpoint", "keys") if arguments.get(name)}
-    config = ServeConfig(**known)  # type: ignore[arg-type]
+    """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY] [keys=FILE]``.
+
+    Raises
+    ------
+    ConfigError
+        If there are other arguments.
+    CheckpointError, InputError
+        If a file cannot be read.
+    """
+    from riboray.model.checkpoint import load_checkpoint
+
+    if unknown := sorted(arguments.keys() - {"checkpoint", "keys"}):
+        raise ConfigError(f"{unknown[0]}: arguments are checkpoint and keys")
+    config = ServeConfig(**{name: value for name, value in arguments.items() if value})  # type: ignore[arg-type]
+    # As it is called everywhere, wherever replicas run.
+    config = replace(config, checkpoint=load_checkpoint(config.checkpoint).name)
     return deployment_of(config, config.read_keys())
 
 
@@ -102,7 +134,8 @@ def serve_forever(config: ServeConfig, keys: KeyRing, on_ready: Callable[[], Non
     replicas = config.num_replicas
     most = replicas[-1] if isinstance(replicas, list) else replicas
     with connect(config.ray_address, cpus=most):
-        serve.start(http_options={"host": config.host, "port": config.port})
+        options = {"host": config.host, "port": config.port}
+        serve.start(http_options={**options, "request_timeout_s": config.request_seconds + 5})
         try:
             serve.run(deployment_of(config, keys), name="riboray", route_prefix="/")
             on_ready()

@@ -19,7 +19,9 @@ __all__ = [
     "FillRequest",
     "FillResponse",
     "Gaps",
+    "Health",
     "HiddenNucleotide",
+    "Info",
     "MapItem",
     "MapPoint",
     "MapRequest",
@@ -261,6 +263,23 @@ class MapResponse(BaseModel):
     reference: list[MapPoint]
     results: list[MapItem]
     usage: Usage
+
+
+class Health(BaseModel):
+    """Answer of ``/healthz`` and ``/readyz``."""
+
+    status: str = Field(description="`ok` once the checkpoint is loaded.", examples=["ok"])
+
+
+class Info(BaseModel):
+    """Answer of ``/v1/info``."""
+
+    riboray_version: str = Field(description="Version of riboray that serves.")
+    model: str = Field(description="Name of the model that is served.", examples=["rnabert"])
+    checkpoint: dict[str, Any] = Field(
+        description="Origin, sha256, size, vocabulary and conventions of the checkpoint."
+    )
+    limits: dict[str, int] = Field(description="How much a request may ask for.")
 
 
 class TokenizeRequest(_Request):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 
 from riboray import __version__
 from riboray.alignment import GapPenalties
@@ -28,7 +28,14 @@ from riboray.serving.answers import (
 from riboray.serving.arrow import arrow_stream
 from riboray.serving.batcher import Batcher
 from riboray.serving.errors import ErrorCode, ServiceError
-from riboray.serving.inputs import Checked, Entry, Limits, check_entries, check_masked
+from riboray.serving.inputs import (
+    Checked,
+    Entry,
+    Limits,
+    check_entries,
+    check_masked,
+    check_numbers,
+)
 from riboray.serving.landscape import Landscape, landmarks
 from riboray.serving.metrics import Metrics
 from riboray.serving.schemas import (
@@ -41,7 +48,9 @@ from riboray.serving.schemas import (
     FillItem,
     FillRequest,
     FillResponse,
+    Health,
     HiddenNucleotide,
+    Info,
     MapItem,
     MapPoint,
     MapRequest,
@@ -55,10 +64,12 @@ from riboray.serving.schemas import (
 )
 from riboray.serving.work import AlignJob, EmbedJob, FillJob, Job, Worker
 
-__all__ = ["PATHS", "Health", "Info", "Service"]
+__all__ = ["PATHS", "Service"]
 
-#: Cells of one alignment at most; a table of their match scores, for which one is asked apart.
-_MOST_CELLS, _MOST_SHOWN = 25_000_000, 250_000
+#: Batches in a row without a single result after which the model counts as broken.
+_BROKEN = 3
+
+_log = logging.getLogger(__name__)
 
 #: Sequences of a streamed answer that are computed together.
 _STREAMED = 64
@@ -69,23 +80,6 @@ PATHS = (
     *("/v1/info", "/healthz", "/readyz", "/metrics", "/"),
 )
 """Paths whose requests are counted apart."""
-
-
-class Health(BaseModel):
-    """Answer of ``/healthz`` and ``/readyz``."""
-
-    status: str = Field(description="`ok` once the checkpoint is loaded.", examples=["ok"])
-
-
-class Info(BaseModel):
-    """Answer of ``/v1/info``."""
-
-    riboray_version: str = Field(description="Version of riboray that serves.")
-    model: str = Field(description="Name of the model that is served.", examples=["rnabert"])
-    checkpoint: dict[str, Any] = Field(
-        description="Origin, sha256, size, vocabulary and conventions of the checkpoint."
-    )
-    limits: dict[str, int] = Field(description="How much a request may ask for.")
 
 
 def _cost(job: Job) -> int:
@@ -116,7 +110,7 @@ class Service:
         self,
         checkpoint: str,
         limits: Limits | None = None,
-        capacity: int = 1_000_000,
+        capacity: int = 4_000_000,
         device: str = "cpu",
     ) -> None:
         loaded = load_checkpoint(checkpoint)
@@ -130,6 +124,7 @@ class Service:
         self._batcher = Batcher[Job, Any](run, _cost, embedder.token_budget, capacity)
         self.metrics.watch(lambda: self._batcher.waiting)
         self._landscape: Landscape | None = None
+        self._mapping = asyncio.Lock()
         self._info = Info(
             riboray_version=__version__,
             model=self.name,
@@ -138,8 +133,23 @@ class Service:
         )
 
     def health(self) -> Health:
-        """Tell that the checkpoint is loaded."""
+        """Tell that the checkpoint is loaded, and that the model answers.
+
+        Raises
+        ------
+        ServiceError
+            ``NOT_READY`` if the service is ending, or every batch fails.
+        """
+        if self._batcher.closed:
+            raise ServiceError(ErrorCode.NOT_READY, "the service is ending")
+        if self.is_broken:
+            raise ServiceError(ErrorCode.NOT_READY, "the model fails; the log says why")
         return Health(status="ok")
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether batch after batch fails."""
+        return self._batcher.failures >= _BROKEN
 
     def info(self) -> Info:
         """Describe the checkpoint."""
@@ -160,6 +170,7 @@ class Service:
         for index, job in enumerate(jobs, start=first):
             result = job if isinstance(job, ServiceError) else next(found)
             if isinstance(result, Exception) and not isinstance(result, ServiceError):
+                _log.error("a job failed", exc_info=result)
                 result = ServiceError(ErrorCode.INTERNAL, "it could not be computed")
             if isinstance(result, ServiceError) and result.index is None:
                 result.index = index
@@ -173,6 +184,9 @@ class Service:
             raise ServiceError(ErrorCode.MALFORMED, f"layer must lie between 0 and {last}")
         checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)
         pooling = None if request.pooling == "none" else request.pooling
+        rows = usage_of(checked)
+        count = rows.nucleotides if pooling is None else rows.sequences
+        check_numbers(count * self.config.hidden_size, self.limits)
         return checked, [
             EmbedJob(entry.sequence, layer, pooling) if isinstance(entry, Entry) else entry
             for entry in checked
@@ -188,19 +202,24 @@ class Service:
         """
         checked, jobs = self._check_embed(request)
         found = await self._compute(jobs)
-        return EmbedResponse(
-            model=self.name,
-            dimensions=self.config.hidden_size,
-            results=[embed_item(request, k, checked[k], found[k]) for k in range(len(found))],
-            usage=usage_of(checked),
-        )
+
+        def answer() -> EmbedResponse:
+            return EmbedResponse(
+                model=self.name,
+                dimensions=self.config.hidden_size,
+                results=[embed_item(request, k, checked[k], found[k]) for k in range(len(found))],
+                usage=usage_of(checked),
+            )
+
+        return await asyncio.to_thread(answer)
 
     async def embed_arrow(self, request: EmbedRequest) -> bytes:
         """Embed sequences, as an Arrow stream; errors as for `embed`."""
         checked, jobs = self._check_embed(request)
         found = await self._compute(jobs)
         ids = [name_of(text) for text in request.sequences]
-        return arrow_stream(ids, checked, found, self.config.hidden_size, request.pooling == "none")
+        size, per_base = self.config.hidden_size, request.pooling == "none"
+        return await asyncio.to_thread(arrow_stream, ids, checked, found, size, per_base)
 
     def embed_items(self, request: EmbedRequest) -> AsyncIterator[EmbedItem]:
         """Embed sequences, some at a time, and give each as it is ready; errors as for `embed`."""
@@ -247,6 +266,8 @@ class Service:
         longest = self.config.max_sequence_length
         named = named_texts(request.sequences)
         checked = check_masked(named, self.tokens, self.limits, longest)
+        places = sum(len(entry.hidden) for entry in checked if isinstance(entry, Entry))
+        check_numbers(places * request.top_k, self.limits)
         jobs = [e if not isinstance(e, Entry) else FillJob(e.sequence, e.hidden) for e in checked]
         items = []
         for index, (entry, found) in enumerate(
@@ -291,7 +312,7 @@ class Service:
                 jobs.append(entry)
                 continue
             cells = len(query.sequence) * len(entry.sequence)
-            most = _MOST_SHOWN if request.similarity else _MOST_CELLS
+            most = self.limits.similarities if request.similarity else self.limits.cells
             if cells > most:
                 reason = f"{cells:,} pairs of bases are more than the {most:,} allowed"
                 jobs.append(ServiceError(ErrorCode.TOO_LARGE, reason, index=index))
@@ -302,6 +323,10 @@ class Service:
                     *(request.centred, request.similarity),
                 )
             )
+        columns = sum(
+            len(query.sequence) + len(e.sequence) for e in checked if isinstance(e, Entry)
+        )
+        check_numbers(columns, self.limits)
         items = []
         for index, (entry, found) in enumerate(
             zip(checked, await self._compute(jobs), strict=True)
@@ -319,10 +344,8 @@ class Service:
         The map is made when it is first asked for, which takes some seconds.
         """
         last = self.config.num_hidden_layers
-        if self._landscape is None:
-            rows = await self._compute([EmbedJob(mark.sequence, last) for mark in landmarks()])
-            self._landscape = await asyncio.to_thread(Landscape, np.stack(rows))
         checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)
+        landscape = await self._known_families()
         jobs = [e if not isinstance(e, Entry) else EmbedJob(e.sequence, last) for e in checked]
         items = []
         for index, found in enumerate(await self._compute(jobs)):
@@ -330,13 +353,26 @@ class Service:
             if isinstance(found, ServiceError):
                 item.error = error_body(found)
             else:
-                item.x, item.y = self._landscape.place(found[None])[0].tolist()
+                item.x, item.y = landscape.place(found[None])[0].tolist()
             items.append(item)
-        places = zip(landmarks(), self._landscape.places.tolist(), strict=True)
+        places = zip(landmarks(), landscape.places.tolist(), strict=True)
         reference = [MapPoint(family=m.family, id=m.id, x=x, y=y) for m, (x, y) in places]
         return MapResponse(
             model=self.name, reference=reference, results=items, usage=usage_of(checked)
         )
+
+    async def _known_families(self) -> Landscape:
+        """Return the map, made once."""
+        async with self._mapping:
+            if self._landscape is None:
+                marks = await asyncio.to_thread(landmarks)
+                last = self.config.num_hidden_layers
+                rows = await self._compute([EmbedJob(mark.sequence, last) for mark in marks])
+                for row in rows:
+                    if isinstance(row, ServiceError):
+                        raise row
+                self._landscape = await asyncio.to_thread(Landscape, np.stack(rows))
+            return self._landscape
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
         """Turn sequences into the model's tokens, special ones included."""

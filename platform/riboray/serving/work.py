@@ -20,7 +20,7 @@ from riboray.alignment.similarity import RowMaker
 from riboray.alphabet import encode
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.likelihood import hidden_logits
-from riboray.serving.errors import ErrorCode, ServiceError
+from riboray.errors import RiborayError
 
 __all__ = ["AlignJob", "Aligned", "EmbedJob", "FillJob", "Job", "Worker"]
 
@@ -156,7 +156,7 @@ class Worker:
 
         Raises
         ------
-        ServiceError
+        RiborayError
             If a job cannot be computed. The others can, without it.
         """
         kinds: dict[object, list[int]] = defaultdict(list)
@@ -183,7 +183,7 @@ class Worker:
         wanted = Wanted((layer,), pooling, per_base=pooling is None)
         found = self.embedder.embed([job.sequence for job in jobs], wanted)
         for reason in found.failed.values():
-            raise ServiceError(ErrorCode.INTERNAL, f"could not be embedded: {reason}")
+            raise RiborayError(f"could not be embedded: {reason}")
         rows: Sequence[Rows] = (
             found.per_base[layer] if pooling is None else list(found.pooled[layer])
         )

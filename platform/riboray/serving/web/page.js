@@ -12,7 +12,7 @@ const TABS = ["align", "fill", "map", "embed"];
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#0550ae", "#a40e26", "#1a7f37", "#8a4600", "#6639ba", "#0a7a85", "#bf3989", "#57606a",
   "#7d6608"];
-let chosen = "align";
+let chosen = "align", longest = 440;
 
 /** Make an element with attributes and children; text is text, never markup. */
 function make(name, attributes = {}, ...children) {
@@ -88,10 +88,15 @@ function colour(text) {
 async function align(rnas) {
   if (rnas.length < 2) throw new Trouble("Two RNAs are needed to align.");
   const [query, target] = rnas;
+  const penalty = (id, name) => {
+    const value = at(id).value.trim() === "" ? NaN : Number(at(id).value);
+    if (!(value >= 0 && value <= 100)) throw new Trouble(`Gap ${name}: a number from 0 to 100.`);
+    return value;
+  };
   const size = query.sequence.length * target.sequence.length;
   const body = {
     query, targets: [target], mode: at("mode").value, similarity: size <= 250000,
-    gaps: {open: Number(at("gap-open").value), extend: Number(at("gap-extend").value)},
+    gaps: {open: penalty("gap-open", "opens"), extend: penalty("gap-extend", "extends")},
   };
   const found = (await (await ask("/v1/align", body)).json()).results[0];
   if (found.error) throw new Trouble(`${target.id}: ${found.error.message}`);
@@ -110,7 +115,7 @@ async function align(rnas) {
 }
 
 function stockholm(a, b, found) {
-  const names = [a, b === a ? `${b}/2` : b].map((name) => name.replace(/\s+/g, "_"));
+  const names = [a, b === a ? `${b}/2` : b].map((name) => name.replace(/\s+/g, "_").replace(/^(#|\/\/)/, "_$1"));
   const width = Math.max(...names.map((name) => name.length)) + 2;
   const rows = [found.query_aligned, found.target_aligned];
   return "# STOCKHOLM 1.0\n" + names.map((name, k) => name.padEnd(width) + rows[k]).join("\n") + "\n//\n";
@@ -172,6 +177,9 @@ function placesOf(text, length) {
 }
 
 async function fill([rna]) {
+  if (rna.sequence.length > longest) {
+    throw new Trouble(`${rna.id}: ${rna.sequence.length} nucleotides are more than the model's ${longest}.`);
+  }
   const text = rna.sequence, places = placesOf(at("places").value, text.length);
   const sequences = places.map((k) => `${text.slice(0, k)}<mask>${text.slice(k + 1)}`);
   const results = (await (await ask("/v1/fill-mask", {sequences, top_k: 28})).json()).results;
@@ -358,6 +366,7 @@ async function begin() {
 async function info() {
   try {
     const told = await (await ask("/v1/info")).json();
+    longest = told.checkpoint.max_sequence_length;
     at("about").textContent = `${told.model}: RNABERT of ${told.checkpoint.parameters.toLocaleString("en")} parameters, `
       + `served by riboray ${told.riboray_version}.`;
     at("trouble").textContent = "";
