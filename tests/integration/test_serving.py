@@ -11,6 +11,7 @@ import openai
 import psutil
 import pytest
 import torch
+import yaml
 
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.errors import CheckpointError, ConfigError, InputError
@@ -53,6 +54,22 @@ def test_an_application_needs_a_key_if_it_is_given_one(checkpoint, tmp_path):
     (tmp_path / "keys").write_text("secret")
     with pytest.raises(InputError, match="no `name:sha256`"):
         build({"keys": str(tmp_path / "keys")})
+
+
+def test_the_configuration_for_serve_deploy(root):
+    """Ray Serve takes it, it is loopback's, and what it names can be built."""
+    from ray.serve.schema import ServeDeploySchema
+
+    from riboray.serving.pipeline import build
+
+    values = yaml.safe_load((root / "serve" / "config.yaml").read_text())
+    schema = ServeDeploySchema.model_validate(values)
+    assert schema.http_options.host == "127.0.0.1"
+    (application,) = schema.applications
+    assert application.import_path == "riboray.serving.pipeline:build"
+    built = build(application.args)
+    (deployment,) = application.deployments
+    assert deployment.name == built._bound_deployment.name
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
