@@ -4,8 +4,8 @@
 
 Needs `wrk`. First the bare model embeds the same sequences in one process on one core; then a
 service of one replica is asked for 64 sequences a request, and for one at a time by 1, 32 and 256
-clients; then by ten times as many as fit its queue. Sequences are random, of 70 to 440 nt (mean
-about 160).
+clients; then by ten times as many as fit its queue; then one of two replicas is killed. Sequences
+are random, of 70 to 440 nt (mean about 160).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -122,6 +123,14 @@ class Asked:
         )
         return found
 
+    def kill_replica(self) -> None:
+        """End one of its replicas with -9."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if "ServeReplica:riboray" in " ".join(process.cmdline()):
+                process.kill()
+                return
+        raise SystemExit("no replica was found")
+
     def close(self) -> None:
         """End it."""
         self.process.send_signal(signal.SIGTERM)
@@ -165,6 +174,15 @@ def main() -> None:
         service = Asked(given.checkpoint, Path(folder), ["--capacity", "20000"])
         try:
             print(f"overload: {service.ask(many, 64, given.seconds)}")
+        finally:
+            service.close()
+    with tempfile.TemporaryDirectory() as folder:
+        service = Asked(given.checkpoint, Path(folder), ["--num-replicas", "2"])
+        few = [json.dumps({"sequences": sequences[k : k + 8]}) for k in range(0, 512, 8)]
+        try:
+            threading.Timer(given.seconds / 4, service.kill_replica).start()
+            print(f"one of two replicas killed: {service.ask(few, 8, given.seconds)}")
+            print(f"afterwards: {service.ask(few, 8, given.seconds)}")
         finally:
             service.close()
     print(f"bare model again: {bare(given.checkpoint, sequences):.0f} sequences/s")
