@@ -44,7 +44,7 @@ def _fill(
     missed_margin,
     BLOCK: tl.constexpr,
 ):
-    """Fill the table row by row, a lane for every nucleotide of b; return the last row."""
+    """Fill the table row by row, a lane for every nucleotide of b."""
     lane = tl.arange(0, BLOCK)
     before_lane = tl.maximum(lane - 1, 0)
     is_first = lane == 0
@@ -76,7 +76,6 @@ def _fill(
         tl.store(trace + i * BLOCK + lane, code.to(tl.uint8))
         best = tl.maximum(inner, across)
         corner = edge
-    return best
 
 
 # One compiled form for all widths: every other takes a third of a second when it comes up.

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders, QueryParams
 
 from riboray.serving.answers import error_body
 from riboray.serving.errors import ErrorCode, ServiceError
-from riboray.serving.inputs import Limits, read_fasta_body
+from riboray.serving.inputs import Limits, read_fasta_body, too_many
 from riboray.serving.keys import KeyRing
 from riboray.serving.metrics import Metrics
 from riboray.serving.schemas import ErrorResponse
@@ -209,10 +209,7 @@ class Guard:
 
     def _check_count(self, sequences: list[Any]) -> None:
         if len(sequences) > self._limits.sequences:
-            raise ServiceError(
-                ErrorCode.TOO_LARGE,
-                f"more than {self._limits.sequences:,} sequences: send several requests",
-            )
+            raise too_many(self._limits)
 
     def _check_json(self, body: bytes) -> None:
         """Refuse what a request's model would make a message of for each of a million parts."""

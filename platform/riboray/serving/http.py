@@ -106,10 +106,6 @@ def _add_error_handlers(api: FastAPI) -> None:
         answer.headers.update(error.headers or {})
         return answer
 
-    @api.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return answer_of(ServiceError(ErrorCode.INTERNAL, "riboray failed; its log says why"))
-
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     code.status: {"model": ErrorResponse, "description": code.value.replace("_", " ")}
@@ -155,7 +151,6 @@ def _add_model(api: FastAPI, service: Service, seconds: float) -> None:
     @api.post(
         "/v1/embed",
         summary="Embeddings of sequences or of their bases",
-        response_model_exclude_none=True,
         response_model=EmbedResponse,
         responses={200: {"content": {ARROW_TYPE: {}, _LINES: {}}}},
         openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),

@@ -20,6 +20,7 @@ __all__ = [
     "check_masked",
     "check_numbers",
     "read_fasta_body",
+    "too_many",
 ]
 
 MASK = "<mask>"
@@ -105,10 +106,7 @@ def check_entries(
     total = 0
     for index, (name, text) in enumerate(given):
         if index >= limits.sequences:
-            raise ServiceError(
-                ErrorCode.TOO_LARGE,
-                f"more than {limits.sequences:,} sequences: send several requests",
-            )
+            raise too_many(limits)
         found = _check(index, name, text, vocabulary, limits)
         total += len(found.sequence) if isinstance(found, Entry) else 0
         if total > limits.nucleotides:
@@ -185,6 +183,13 @@ def check_masked(
         else:
             checked[index] = Entry(found.sequence, found.id, hidden)
     return checked
+
+
+def too_many(limits: Limits) -> ServiceError:
+    """Say that a request has more sequences than it may."""
+    return ServiceError(
+        ErrorCode.TOO_LARGE, f"more than {limits.sequences:,} sequences: send several requests"
+    )
 
 
 def check_numbers(count: int, limits: Limits) -> None:

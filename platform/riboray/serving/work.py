@@ -165,14 +165,14 @@ class Worker:
             if isinstance(job, EmbedJob):
                 kind = (EmbedJob, job.layer, job.pooling)
             kinds[kind].append(number)
+        compute: dict[type, Callable[[list[Any]], Sequence[Any]]] = {
+            EmbedJob: self._embed,
+            FillJob: self._fill,
+            AlignJob: self._align,
+        }
         results: list[Any] = [None] * len(jobs)
         for numbers in kinds.values():
             chosen: list[Any] = [jobs[number] for number in numbers]
-            compute: dict[type, Callable[[list[Any]], Sequence[Any]]] = {
-                EmbedJob: self._embed,
-                FillJob: self._fill,
-                AlignJob: self._align,
-            }
             found = compute[type(chosen[0])](chosen)
             for number, result in zip(numbers, found, strict=True):
                 results[number] = result
