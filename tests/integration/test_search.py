@@ -7,11 +7,14 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
 import pytest
 import torch
 
+from riboray.alignment.index import SearchIndex, open_database
 from riboray.cli import main
+from riboray.embedding.embedder import Embedder
 from riboray.manifest import read_manifest
 from riboray.model import RnaBertForPreTraining, save_checkpoint
 from tests.conftest import random_sequences, tiny_config
@@ -116,6 +119,27 @@ def test_relatives_are_found_first(hits, database):
     assert max(evalues) <= 10
     assert 30 * 4 <= summary["pairs_compared"] <= 60 * 4
     assert (database / "index").is_dir()
+
+
+def test_the_service_finds_what_the_command_finds(work, database):
+    """Without chance scores, which the service fits to the database alone, to the last digit."""
+    _, rows, _ = search(work, "plain", "--statistics", "false", "--max-hits", "20")
+    records = (work / "queries.fa").read_text().split(">")[1:]
+    texts = {record.split()[0]: record.split("\n", 1)[1] for record in records}
+    found, loaded = open_database(str(database), str(work / "model3"))
+    embedder = Embedder(loaded.model)
+    index = SearchIndex(found, embedder, str(work / "model3"), work, statistics=False)
+    queries = {name: text.replace("\n", "") for name, text in texts.items()}
+    bases = embedder.per_base(list(queries.values()))
+    chosen = index.candidates(list(queries.values()), bases, 500)
+    ours = []
+    for (name, text), own, candidates in zip(queries.items(), bases, chosen, strict=True):
+        table = index.search(text, own, candidates, max_hits=20, max_evalue=None)
+        ours += [(name, row["target"], row["cigar"], row["score"]) for row in table.to_pylist()]
+    stored = pa.ipc.open_file(work / "plain" / "pairs" / "hits.arrow").read_all()
+    theirs = [(r["query"], r["target"], r["cigar"], r["score"]) for r in stored.to_pylist()]
+    assert len(rows) == len(ours) == 80
+    assert ours == theirs
 
 
 def test_exhaustive_search_agrees_on_what_both_saw(work, hits):

@@ -42,6 +42,7 @@ OPERATIONS = [
     ("POST", "/v1/fill-mask"),
     ("POST", "/v1/align"),
     ("POST", "/v1/map"),
+    ("POST", "/v1/search"),
     ("POST", "/v1/tokenize"),
     ("POST", "/v1/embeddings"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ __all__ = [
     "index_file",
     "index_folder",
     "indexed",
+    "load_kmers",
     "merge_candidates",
     "rank_by_diagonals",
     "sample_texts",
@@ -208,7 +209,7 @@ def index_file(database: EmbeddingSet, number: int, prefilter: Prefilter) -> Non
     if prefilter.whitening is not None:
         _pooled_index(database, number, prefilter)
     if prefilter.kmers is not None:
-        _kmer_index(database, number, prefilter)
+        load_kmers(database, number, prefilter)
 
 
 def _pooled_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> Path:
@@ -220,7 +221,7 @@ def _pooled_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> 
     return path
 
 
-def _kmer_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> KmerIndex:
+def load_kmers(database: EmbeddingSet, number: int, prefilter: Prefilter) -> KmerIndex:
     """Return which sequences of a file hold each k-mer; made once, then read."""
     weights = prefilter.kmers
     assert weights is not None
@@ -268,7 +269,7 @@ def search_shard(
         found.append(Candidates(rows + first, similarity))
     if prefilter.kmers is not None and kmers is not None:
         best = BestTargets(kmers, first_width(count))
-        best.look_in(_kmer_index(database, number, prefilter), first)
+        best.look_in(load_kmers(database, number, prefilter), first)
         found.append(Candidates(*best.found()))
     return found
 
@@ -325,8 +326,11 @@ def choose_candidates(
     pooled: NDArray[np.float32],
     texts_of: Callable[[NDArray[np.int64]], Strings],
     count: int,
+    kmers: Sequence[KmerIndex] | None = None,
 ) -> list[Candidates]:
     """Find candidates in all files; see `search_shard` and `rank_by_diagonals`.
+
+    ``kmers``, one a file, from `load_kmers`, are for who asks again and again.
 
     Returns
     -------
@@ -346,7 +350,8 @@ def choose_candidates(
     if prefilter.kmers is not None:
         best = BestTargets(prefilter.kmers.queries(texts), first_width(count))
         for number, first in enumerate(database.starts[:-1].tolist()):
-            best.look_in(_kmer_index(database, number, prefilter), first)
+            index = kmers[number] if kmers else load_kmers(database, number, prefilter)
+            best.look_in(index, first)
         rows, _ = best.found()
         chosen.append(rank_by_diagonals(texts_of, prefilter, texts, rows, count))
     return chosen

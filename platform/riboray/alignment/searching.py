@@ -18,6 +18,7 @@ from riboray.alignment.chunks import embedding_chunks, load_targets
 from riboray.alignment.config import SearchConfig
 from riboray.alignment.estimate import measure_pace
 from riboray.alignment.hits import HIT_SCHEMA, tsv_header, write_arrow, write_tsv
+from riboray.alignment.index import describe_rows, open_database
 from riboray.alignment.plan import Plan, TileSpec, plan_pairs, plan_search
 from riboray.alignment.preparation import Prepared, duration, prepare, write_beside
 from riboray.alignment.rounds import choose_best, run_tiles
@@ -25,11 +26,8 @@ from riboray.alignment.selection import best_of_each
 from riboray.alignment.sides import Side
 from riboray.alignment.store import PairStore
 from riboray.console import Progress, say
-from riboray.embedding.origin import model_of
 from riboray.embedding.store import EmbeddingSet
-from riboray.errors import CorpusError
 from riboray.manifest import atomic_path
-from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import LOCAL, prepare_ray
 from riboray.room import byte_size, check_disk, spill_folder
 
@@ -57,17 +55,7 @@ def search(config: SearchConfig) -> dict[str, Any]:
     """
     address = prepare_ray(config.ray_address)
     directory = Path(config.output).resolve()
-    database = EmbeddingSet.open(Path(config.db).resolve())
-    checkpoint = config.checkpoint or model_of(database.directory)
-    loaded = load_checkpoint(checkpoint)
-    if loaded.sha256 != database.model:
-        raise CorpusError(
-            database.directory,
-            f"was embedded with the model {database.model[:12]}…, not with "
-            f"{checkpoint} ({loaded.sha256[:12]}…); scores between two models mean "
-            "nothing: embed it anew, or name its checkpoint",
-        )
-    database.check_searchable(loaded.model.config.num_hidden_layers)
+    database, loaded = open_database(config.db, config.checkpoint)
     identity = config.identity(config.query, loaded.sha256 + database.identity)
     store = PairStore(directory, identity, direct=False)
     finished = store.finished()
@@ -184,7 +172,7 @@ def _plan(
 
     named = work.named
     lengths = np.array([len(s) for s in named.sequences], np.int32)
-    ids, target_lengths = _described(database, targets)
+    ids, target_lengths = describe_rows(database, targets)
     share = 1.0 if pairs is None else len(pairs[0]) / (len(lengths) * len(targets))
     plan = plan_search(lengths, target_lengths, share)
     assert plan.target_order is not None
@@ -199,19 +187,6 @@ def _plan(
         target_lengths=target_lengths[plan.target_order],
     )
     return plan, context
-
-
-def _described(
-    database: EmbeddingSet, rows: NDArray[np.int64]
-) -> tuple[list[str], NDArray[np.int32]]:
-    """Return ids and lengths of some rows, in their order (sorted)."""
-    ids: list[str] = []
-    lengths: list[int] = []
-    for number, _, local in database.by_file(rows):
-        table = database.take(number, local, ["id", "length"])
-        ids += table["id"].to_pylist()
-        lengths += table["length"].to_pylist()
-    return ids, np.array(lengths, np.int32)
 
 
 def _candidates(

@@ -20,6 +20,9 @@ class ServeConfig:
     checkpoint: str = DEFAULT_MODEL
     """Model to serve: one that comes with riboray, by its name; a directory that riboray or
     MultiMolecule wrote; or the published .pth."""
+    db: str | None = None
+    """Directory of embeddings, made by the same model, that /v1/search looks in; every replica
+    opens it."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs keys."""
     port: int = 8000

@@ -12,7 +12,24 @@ from riboray.rayenv import LOCAL, prepare_ray
 from riboray.serving.config import ServeConfig
 from riboray.serving.keys import new_key
 
-__all__ = ["serve"]
+__all__ = ["resolved", "serve"]
+
+
+def resolved(config: ServeConfig) -> ServeConfig:
+    """Name checkpoint and database as they are called everywhere, wherever replicas run.
+
+    Raises
+    ------
+    CheckpointError, CorpusError
+        If one cannot be read.
+    """
+    config = replace(config, checkpoint=load_checkpoint(config.checkpoint).name)
+    if config.db is None:
+        return config
+    from riboray.alignment.index import open_database
+
+    database, _ = open_database(config.db, config.checkpoint)
+    return replace(config, db=str(database.directory))
 
 
 def serve(config: ServeConfig) -> None:
@@ -22,6 +39,8 @@ def serve(config: ServeConfig) -> None:
     ------
     CheckpointError
         If the checkpoint cannot be read; found before anything is started.
+    CorpusError
+        If the database cannot be read, or another model made it; found as early.
     ConfigError
         If the network could use the service without a key.
     """
@@ -31,7 +50,7 @@ def serve(config: ServeConfig) -> None:
         say("first the key, for who asks; then its line for the file of --keys")
         return
     keys = config.read_keys()
-    checkpoint = load_checkpoint(config.checkpoint).name
+    config = resolved(config)
     ray_address = prepare_ray(config.ray_address)
     if ray_address != LOCAL and not (keys or config.without_keys):
         raise ConfigError(
@@ -42,9 +61,9 @@ def serve(config: ServeConfig) -> None:
 
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{config.port}"
-    say(f"loading {checkpoint}")
+    say(f"loading {config.checkpoint}")
     serve_forever(
-        replace(config, checkpoint=checkpoint, ray_address=ray_address),
+        replace(config, ray_address=ray_address),
         keys,
         lambda: say(f"serving {address}/v1/info  (API: {address}/openapi.json; Ctrl-C ends)"),
     )

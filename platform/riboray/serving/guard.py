@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _OPEN = frozenset({"/healthz", "/readyz", *WEB_FILES})
 
 #: Where FASTA is as good as JSON.
-_FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/map", "/v1/tokenize"})
+_FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/map", "/v1/search", "/v1/tokenize"})
 _FASTA_TYPES = frozenset({"text/x-fasta", "application/x-fasta", "text/plain"})
 
 #: Fields of a request, and of one of its sequences, at most: more than there are. Each that is not

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -21,6 +22,7 @@ from riboray.serving.errors import ErrorCode, ServiceError
 from riboray.serving.guard import Guard, answer_of
 from riboray.serving.keys import KeyRing
 from riboray.serving.metrics import METRICS_TYPE
+from riboray.serving.openai import OpenAIRequest, OpenAIResponse
 from riboray.serving.schemas import (
     AlignRequest,
     AlignResponse,
@@ -33,8 +35,8 @@ from riboray.serving.schemas import (
     Info,
     MapRequest,
     MapResponse,
-    OpenAIRequest,
-    OpenAIResponse,
+    SearchRequest,
+    SearchResponse,
     TokenizeRequest,
     TokenizeResponse,
 )
@@ -178,6 +180,15 @@ def _add_model(api: FastAPI, service: Service, seconds: float) -> None:
     async def align(request: AlignRequest) -> Response:
         return await _json(await service.align(request))
 
+    @api.post(
+        "/v1/search",
+        summary="Relatives in the database",
+        response_model=SearchResponse,
+        openapi_extra=_fasta_too(">hairpin\nGGGAAACCC\n"),
+    )
+    async def search(request: SearchRequest) -> Response:
+        return await _json(await service.search(request))
+
     _add_more(api, service)
 
 
@@ -250,4 +261,5 @@ def build_api(
 
     _add_state(api, service)
     _add_model(api, service, _STREAM_SHARE * request_seconds)
+    service.metrics.tell_apart(route.path for route in api.routes if isinstance(route, APIRoute))
     return api

@@ -49,6 +49,8 @@ class Limits:
     """Pairs of bases of two sequences to align."""
     similarities: int = 250_000
     """Pairs of bases whose match scores are answered."""
+    search_cells: int = 1_000_000_000
+    """Pairs of bases that a search for one sequence may compare."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

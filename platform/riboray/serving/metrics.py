@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -22,16 +22,10 @@ _NUCLEOTIDES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
 class Metrics:
-    """Counts requests and batches of one process.
+    """Counts requests and batches of one process."""
 
-    Parameters
-    ----------
-    paths : sequence of str
-        Paths that are told apart; all others are one, whatever clients make up.
-    """
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = frozenset(paths)
+    def __init__(self) -> None:
+        self._paths: frozenset[str] = frozenset()
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "riboray_requests", "Requests answered.", ["path", "status"], registry=registry
@@ -55,6 +49,10 @@ class Metrics:
         self._waiting = Gauge(
             "riboray_waiting_nucleotides", "Nucleotides that wait.", registry=registry
         )
+
+    def tell_apart(self, paths: Iterable[str]) -> None:
+        """Say which paths there are; all others are one, whatever clients make up."""
+        self._paths = frozenset(paths)
 
     def count(self, path: str, status: int, seconds: float) -> None:
         """Count an answer."""

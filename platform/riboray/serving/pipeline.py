@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +12,7 @@ from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import connect, first_line
 from riboray.rayenv import LOCAL
 from riboray.serving.config import ServeConfig
+from riboray.serving.driver import resolved
 from riboray.serving.keys import KeyRing
 
 from ray import serve  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
@@ -63,7 +63,7 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
         from riboray.serving.service import Service
 
         service = Service(
-            config.checkpoint, config.limits, capacity=config.capacity, device=config.device
+            *(config.checkpoint, config.limits, config.capacity, config.device, config.db)
         )
         pipeline._services.append(service)  # by its module's name: this function is a copy
         return build_api(service, keys, config.request_seconds)
@@ -94,23 +94,19 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
 
 
 def build(arguments: dict[str, str]) -> Any:
-    """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY] [keys=FILE]``.
+    """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY] [db=…] [keys=…]``.
 
     Raises
     ------
     ConfigError
         If there are other arguments.
-    CheckpointError, InputError
+    CheckpointError, CorpusError, InputError
         If a file cannot be read.
     """
-    from riboray.model.checkpoint import load_checkpoint
-
-    if unknown := sorted(arguments.keys() - {"checkpoint", "keys"}):
-        raise ConfigError(f"{unknown[0]}: arguments are checkpoint and keys")
+    if unknown := sorted(arguments.keys() - {"checkpoint", "db", "keys"}):
+        raise ConfigError(f"{unknown[0]}: arguments are checkpoint, db and keys")
     config = ServeConfig(**{name: value for name, value in arguments.items() if value})  # type: ignore[arg-type]
-    # As it is called everywhere, wherever replicas run.
-    config = replace(config, checkpoint=load_checkpoint(config.checkpoint).name)
-    return deployment_of(config, config.read_keys())
+    return deployment_of(resolved(config), config.read_keys())
 
 
 def serve_forever(config: ServeConfig, keys: KeyRing, on_ready: Callable[[], None]) -> None:

@@ -27,9 +27,10 @@ __all__ = [
     "MapRequest",
     "MapResponse",
     "Named",
-    "OpenAIEmbedding",
-    "OpenAIRequest",
-    "OpenAIResponse",
+    "SearchHit",
+    "SearchItem",
+    "SearchRequest",
+    "SearchResponse",
     "TokenizeItem",
     "TokenizeRequest",
     "TokenizeResponse",
@@ -230,6 +231,63 @@ class AlignResponse(BaseModel):
     usage: Usage
 
 
+class SearchRequest(_Request):
+    """Sequences whose relatives are looked for in the database."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": [_TRNA]}]})
+    sequences: list[Text] = Field(min_length=1, description="One or many queries.")
+    mode: Literal["global", "semiglobal", "local"] = "global"
+    candidates: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="Targets that each prefilter hands on to be aligned."),
+    ] = 500
+    max_hits: Annotated[int, Field(ge=1, le=1000, description="Hits of a query at most.")] = 100
+    max_evalue: Annotated[float, Field(gt=0, strict=False)] | None = Field(
+        default=10.0, description="Of a hit at most; null for hits of any."
+    )
+    targets: bool = Field(default=False, description="The targets' sequences, too.")
+
+
+class SearchHit(BaseModel):
+    """A relative: the columns of `riboray search`."""
+
+    target: str = Field(description="Its name in the database.")
+    score: float = Field(description="Cosines of aligned bases less gap penalties.")
+    normalised_score: float = Field(description="The score over the shorter one's length.")
+    z_score: float | None = Field(default=None, description="Against scores of shuffled targets.")
+    evalue: float | None = Field(
+        default=None, description="Unrelated targets that are expected to score as high."
+    )
+    identity: float = Field(description="Identical over all aligned pairs of bases.")
+    aligned_length: int
+    mismatches: int
+    gap_opens: int
+    query_start: int = Field(description="From 1 on; 0 if nothing is aligned.")
+    query_end: int
+    target_start: int
+    target_end: int
+    cigar: str = Field(description="M aligned, I a base of the query alone, D of the target.")
+    sequence: str | None = Field(default=None, description="Of the target, if asked for.")
+
+
+class SearchItem(BaseModel):
+    """One query's relatives, best first, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    hits: list[SearchHit] | None = None
+    error: ErrorBody | None = None
+
+
+class SearchResponse(BaseModel):
+    """Relatives, in the order of the queries."""
+
+    model: str
+    database: int = Field(description="Sequences of the database.")
+    results: list[SearchItem]
+    usage: Usage
+
+
 class MapRequest(_Request):
     """Sequences to put on the map."""
 
@@ -280,6 +338,9 @@ class Info(BaseModel):
         description="Origin, sha256, size, vocabulary and conventions of the checkpoint."
     )
     limits: dict[str, int] = Field(description="How much a request may ask for.")
+    database: int | None = Field(
+        default=None, description="Sequences that can be searched, if there are any."
+    )
 
 
 class TokenizeRequest(_Request):
@@ -305,33 +366,3 @@ class TokenizeResponse(BaseModel):
     model: str
     vocabulary: str
     results: list[TokenizeItem]
-
-
-class OpenAIRequest(BaseModel):
-    """As OpenAI's clients ask for embeddings; what riboray does not know is left out of account."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"model": "rnabert", "input": "ACGU"}]}
-    )
-    input: str | list[str] = Field(description="One sequence, or many.")
-    model: str = Field(description="Name of the model that is served.", examples=["rnabert"])
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(default=None, description="Only the model's own.")
-    user: str | None = None
-
-
-class OpenAIEmbedding(BaseModel):
-    """One embedding."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class OpenAIResponse(BaseModel):
-    """As OpenAI answers."""
-
-    object: Literal["list"] = "list"
-    data: list[OpenAIEmbedding]
-    model: str
-    usage: dict[str, Any]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from riboray.alignment import GapPenalties
 from riboray.alignment.columns import Mode
 from riboray.alignment.described import describe_alignments
 from riboray.alignment.formats import PairView
+from riboray.alignment.index import SearchIndex
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.similarity import RowMaker
 from riboray.alphabet import encode
@@ -22,7 +24,7 @@ from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.likelihood import hidden_logits
 from riboray.errors import RiborayError
 
-__all__ = ["AlignJob", "Aligned", "EmbedJob", "FillJob", "Job", "Worker"]
+__all__ = ["AlignJob", "Aligned", "EmbedJob", "FillJob", "Job", "SearchJob", "Worker"]
 
 Rows = NDArray[np.float32]
 
@@ -135,7 +137,45 @@ class Aligned:
     similarity: Rows | None
 
 
-Job = EmbedJob | FillJob | AlignJob
+@dataclass(frozen=True)
+class SearchJob:
+    """Search the database for a sequence; the result is a table, see `SearchIndex.search`.
+
+    Attributes
+    ----------
+    query : str
+        As of an `EmbedJob`.
+    mean_length : float
+        Of the database's sequences.
+    mode : Mode
+        Global, semi-global or local.
+    candidates : int
+        Sequences that each prefilter hands on.
+    max_hits : int
+        Hits at most.
+    max_evalue : float or None
+        Of a hit at most.
+    """
+
+    query: str
+    mean_length: float
+    mode: Mode = "global"
+    candidates: int = 500
+    max_hits: int = 100
+    max_evalue: float | None = 10.0
+
+    @property
+    def cells(self) -> int:
+        """Pairs of bases that are compared, about and at most."""
+        return int(len(self.query) * self.mean_length * 2 * self.candidates)
+
+    @property
+    def cost(self) -> int:
+        """Nucleotides, and what aligning takes in terms of them."""
+        return len(self.query) + self.cells // _CELLS_A_NUCLEOTIDE
+
+
+Job = EmbedJob | FillJob | AlignJob | SearchJob
 
 
 class Worker:
@@ -145,10 +185,12 @@ class Worker:
     ----------
     embedder : Embedder
         The model.
+    index : SearchIndex, optional
+        What is searched.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
+    def __init__(self, embedder: Embedder, index: SearchIndex | None = None) -> None:
+        self.embedder, self.index = embedder, index
         self._last = embedder.config.num_hidden_layers
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
@@ -169,6 +211,7 @@ class Worker:
             EmbedJob: self._embed,
             FillJob: self._fill,
             AlignJob: self._align,
+            SearchJob: self._search,
         }
         results: list[Any] = [None] * len(jobs)
         for numbers in kinds.values():
@@ -203,6 +246,18 @@ class Worker:
         found = self._embed([EmbedJob(text, self._last, None) for text in texts])
         bases = dict(zip(texts, found, strict=True))
         return [align_pair(job, bases[job.query], bases[job.target]) for job in jobs]
+
+    def _search(self, jobs: list[SearchJob]) -> list[pa.Table]:
+        index = self.index
+        assert index is not None
+        texts = [job.query for job in jobs]
+        bases = self._embed([EmbedJob(text, self._last, None) for text in texts])
+        tables = []
+        for job, rows in zip(jobs, bases, strict=True):
+            (chosen,) = index.candidates([job.query], [rows], job.candidates)
+            rule = {"mode": job.mode, "max_hits": job.max_hits, "max_evalue": job.max_evalue}
+            tables.append(index.search(job.query, rows, chosen, **rule))  # type: ignore[arg-type]
+        return tables
 
 
 def align_pair(job: AlignJob, query: Rows, target: Rows) -> Aligned:
