@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 import riboray
+from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.rayenv import LOCAL
 
@@ -48,6 +49,8 @@ def connect(address: str, *, cpus: float, spare: int = _SPARE_CPUS) -> Iterator[
     ------
     ConfigError
         If there is no Ray at the address.
+    RiborayError
+        If a Ray of our own does not start.
     """
     if ray.is_initialized():  # a verb that runs others holds it open for them
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
@@ -86,14 +89,24 @@ def _start(address: str, cpus: float, spare: int) -> None:
     os.environ.update(_worker_environment() | _source_path())
     # Ray makes itself a token for the loopback ports of a local cluster, and says so at length.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(
-        address=LOCAL,
-        num_cpus=max(os.cpu_count() or 1, int(cpus)) + spare,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
+    options = {
+        "num_cpus": max(os.cpu_count() or 1, int(cpus)) + spare,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "_node_ip_address": "127.0.0.1",
         **quiet,
-    )
+    }
+    for last in (False, False, True):
+        try:
+            ray.init(address=LOCAL, **options)
+            break
+        except Exception as error:  # of no kind of its own
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if last:
+                raise RiborayError(f"Ray does not start on this machine: {error}") from error
+            say("  Ray did not start within its half minute; once more")
     _protect_token()
 
 

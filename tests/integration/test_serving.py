@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import ssl
+import subprocess
 
 import httpx
 import numpy as np
@@ -20,7 +22,9 @@ from riboray.serving.config import ServeConfig
 from riboray.serving.driver import serve
 from riboray.serving.keys import KEYS_VARIABLE, KeyRing, new_key
 from riboray.serving.service import Service
-from tests.integration.helpers import start, wait_for
+from tests.conftest import random_sequences
+from tests.integration.helpers import riboray, start, wait_for
+from tests.integration.test_align import write_fasta
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,38 @@ def test_the_configuration_for_serve_deploy(root):
     assert deployment.name == built._bound_deployment.name
 
 
+def test_the_manifest_for_kubernetes(root, monkeypatch, tmp_path):
+    """What Serve reads of it can be built; it has keys, tokens, limits, and one version of Ray."""
+    import ray
+    from ray.serve.schema import ServeDeploySchema
+
+    from riboray.serving.pipeline import build
+
+    manifest = yaml.safe_load((root / "kuberay" / "rayservice.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    (application,) = schema.applications
+    keys = tmp_path / "keys.txt"
+    keys.write_text(new_key("a")[1])
+    built = build({**application.args, "keys": str(keys)})
+    assert application.deployments[0].name == built._bound_deployment.name
+    cluster = manifest["spec"]["rayClusterConfig"]
+    assert cluster["rayVersion"] == ray.__version__
+    assert cluster["authOptions"] == {"mode": "token"}
+    dockerfile = (root / "kuberay" / "Dockerfile").read_text()
+    assert f"FROM rayproject/ray:{ray.__version__}-" in dockerfile
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        spec = group["template"]["spec"]
+        (container,) = spec["containers"]
+        assert f"-t {container['image']} ." in dockerfile
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        (mount,) = container["volumeMounts"]
+        assert application.args["keys"].startswith(f"{mount['mountPath']}/")
+        assert spec["volumes"][0]["name"] == mount["name"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_no_key_no_network(host, tmp_path, monkeypatch):
     monkeypatch.delenv(KEYS_VARIABLE, raising=False)
@@ -96,6 +132,34 @@ def test_this_machine_needs_no_key(host, monkeypatch):
 def test_settings_that_cannot_work(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         ServeConfig(**options)
+
+
+def make_certificate(folder):
+    """Certify 127.0.0.1 by itself; return the certificate and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=riboray", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
+    return certificate, key
+
+
+def test_certificates_that_cannot_be_used(tmp_path):
+    certificate, key = map(str, make_certificate(tmp_path))
+    config = ServeConfig(tls_certificate=certificate, tls_key=key)
+    assert config.http_options()["ssl_keyfile"] == key
+    assert config.url == "https://127.0.0.1:8000"
+    with pytest.raises(ConfigError, match="need each other"):
+        ServeConfig(tls_certificate=certificate)
+    (tmp_path / "other").mkdir()
+    _, other = make_certificate(tmp_path / "other")
+    locked = tmp_path / "locked.pem"
+    command = ["openssl", "rsa", "-aes128", "-passout", "pass:x", "-in", key, "-out", str(locked)]
+    subprocess.run(command, check=True, capture_output=True)
+    for wrong in (other, certificate, locked, "/nowhere"):
+        with pytest.raises(InputError, match="cannot be used with"):
+            serve(ServeConfig(tls_certificate=certificate, tls_key=str(wrong)))
 
 
 def test_a_key_is_made(capsys):
@@ -165,3 +229,42 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
     assert process.returncode == 130, log.read_text()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_database_over_https(checkpoint, tmp_path):
+    """What `riboray embed` made is searched; connections are encrypted, and no others taken."""
+    texts = random_sequences(np.random.default_rng(5), 30, 50, 90)
+    write_fasta(tmp_path / "rnas.fa", texts, "t")
+    code, _, err = riboray(
+        *("embed", "rnas.fa", "--checkpoint", checkpoint, "--output", "db", "--per-base"),
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    certificate, key = make_certificate(tmp_path)
+    port, log = free_port(), tmp_path / "log"
+    options = ["--checkpoint", checkpoint, "--db", "db", "--port", port]
+    options += ["--tls-certificate", certificate, "--tls-key", key]
+    with log.open("w") as stderr:
+        process = start(["serve", *options], tmp_path, stderr)
+    base = f"https://127.0.0.1:{port}"
+
+    def up():
+        assert process.poll() is None, log.read_text()
+        return f"serving {base}" in log.read_text()
+
+    try:
+        wait_for(up, message="the service did not come up")
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        client = httpx.Client(base_url=base, verify=trusted)
+        assert client.get("/v1/info").json()["database"] == 30
+        answer = client.post("/v1/search", json={"sequences": [texts[11]]}, timeout=60).json()
+        assert answer["results"][0]["hits"][0]["target"] == "t11"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{base}/healthz")  # nobody vouches for the certificate
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://127.0.0.1:{port}/healthz")
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.communicate(timeout=120)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from riboray.errors import ConfigError
+from riboray.errors import ConfigError, InputError
 from riboray.model.bundled import DEFAULT_MODEL
 from riboray.serving.inputs import Limits
 from riboray.serving.keys import KEYS_VARIABLE, KeyRing
@@ -34,6 +37,11 @@ class ServeConfig:
     """Make a key of this name, print it and its line for --keys, and end."""
     without_keys: bool = False
     """Listen beyond loopback without keys all the same, behind a proxy that checks who asks."""
+    tls_certificate: str | None = None
+    """File of a certificate and of those that it rests on (PEM): answer over HTTPS. Needs
+    --tls-key."""
+    tls_key: str | None = None
+    """File of the certificate's key (PEM)."""
     num_replicas: int | list[int] = 1
     """Processes that answer, each with the model; [least, most] for as many as the load needs."""
     device: str = "cpu"
@@ -57,6 +65,8 @@ class ServeConfig:
         numbers = given if isinstance(given, list) else [given]
         if len(numbers) not in (1, 2) or sorted(numbers) != numbers or numbers[0] < 1:
             raise ConfigError(f"num_replicas must be a number or [least, most], not {given}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError("tls_certificate and tls_key need each other")
         if self.device not in ("cpu", "cuda"):
             raise ConfigError(f"device must be cpu or cuda, not {self.device!r}")
 
@@ -69,6 +79,38 @@ class ServeConfig:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def http_options(self) -> dict[str, Any]:
+        """Return where and how Ray Serve listens.
+
+        Raises
+        ------
+        InputError
+            If certificate or key cannot be read, or do not fit each other.
+        """
+        options: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "request_timeout_s": self.request_seconds + 5,
+        }
+        if self.tls_certificate is None or self.tls_key is None:
+            return options
+        try:
+            # With a password none is asked for on the terminal.
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                self.tls_certificate, self.tls_key, password=""
+            )
+        except (OSError, ssl.SSLError) as error:
+            reason = f"cannot be used with {self.tls_key}: {error}"
+            raise InputError(self.tls_certificate, reason) from error
+        names = {"ssl_certfile": self.tls_certificate, "ssl_keyfile": self.tls_key}
+        return options | {name: str(Path(path).resolve()) for name, path in names.items()}
+
+    @property
+    def url(self) -> str:
+        """Address to ask."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls_key else 'http'}://{host}:{self.port}"
 
     def read_keys(self) -> KeyRing:
         """Read who may ask.

@@ -41,6 +41,8 @@ def serve(config: ServeConfig) -> None:
         If the checkpoint cannot be read; found before anything is started.
     CorpusError
         If the database cannot be read, or another model made it; found as early.
+    InputError
+        If the certificate cannot be used.
     ConfigError
         If the network could use the service without a key.
     """
@@ -50,6 +52,7 @@ def serve(config: ServeConfig) -> None:
         say("first the key, for who asks; then its line for the file of --keys")
         return
     keys = config.read_keys()
+    config.http_options()
     config = resolved(config)
     ray_address = prepare_ray(config.ray_address)
     if ray_address != LOCAL and not (keys or config.without_keys):
@@ -59,11 +62,9 @@ def serve(config: ServeConfig) -> None:
         )
     from riboray.serving.pipeline import serve_forever
 
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    address = f"http://{host}:{config.port}"
     say(f"loading {config.checkpoint}")
     serve_forever(
         replace(config, ray_address=ray_address),
         keys,
-        lambda: say(f"serving {address}/v1/info  (API: {address}/openapi.json; Ctrl-C ends)"),
+        lambda: say(f"serving {config.url}/v1/info  (API: {config.url}/openapi.json; Ctrl-C ends)"),
     )

@@ -87,6 +87,7 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
         graceful_shutdown_timeout_s=config.request_seconds + 10,
         max_ongoing_requests=_REQUESTS,
         max_queued_requests=_REQUESTS,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
         ray_actor_options=resources,
         **scaling,
     )
@@ -130,8 +131,7 @@ def serve_forever(config: ServeConfig, keys: KeyRing, on_ready: Callable[[], Non
     replicas = config.num_replicas
     most = replicas[-1] if isinstance(replicas, list) else replicas
     with connect(config.ray_address, cpus=most):
-        options = {"host": config.host, "port": config.port}
-        serve.start(http_options={**options, "request_timeout_s": config.request_seconds + 5})
+        serve.start(http_options=config.http_options())
         try:
             serve.run(deployment_of(config, keys), name="riboray", route_prefix="/")
             on_ready()
