@@ -118,6 +118,15 @@ def test_no_key_no_network(host, tmp_path, monkeypatch):
     assert ServeConfig(host=host).read_keys()
 
 
+def test_a_mode_that_listens_everywhere_needs_a_key(monkeypatch):
+    monkeypatch.delenv(KEYS_VARIABLE, raising=False)
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    with pytest.raises(ConfigError, match="with RAY_SERVE_ENABLE_HA_PROXY, replicas listen on all"):
+        ServeConfig().read_keys()
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    assert not ServeConfig().read_keys()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_this_machine_needs_no_key(host, monkeypatch):
     monkeypatch.delenv(KEYS_VARIABLE, raising=False)
@@ -216,13 +225,15 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
         with pytest.raises(openai.UnprocessableEntityError, match="no nucleotide"):
             theirs.embeddings.create(model=info["model"], input="Z")
         family = psutil.Process(process.pid).children(recursive=True)
-        http = [
-            c.laddr.ip
-            for p in family
+        listening = {
+            (c.laddr.ip.removeprefix("::ffff:"), c.laddr.port)
+            for p in [psutil.Process(process.pid), *family]
             for c in p.net_connections("inet")
-            if c.status == psutil.CONN_LISTEN and c.laddr.port == port
-        ]
-        assert set(http) == {"127.0.0.1"}
+            if c.status == psutil.CONN_LISTEN
+        }
+        assert ("127.0.0.1", port) in listening
+        # Ray's own ports, too: a replica's for other deployments would unpickle what it is sent.
+        assert {host for host, _ in listening} <= {"127.0.0.1", "::1"}
     finally:
         os.kill(process.pid, signal.SIGTERM)
         process.communicate(timeout=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,19 @@ from riboray.serving.inputs import Limits
 from riboray.serving.keys import KEYS_VARIABLE, KeyRing
 
 __all__ = ["ServeConfig"]
+
+#: Modes of Ray Serve in which replicas listen on all interfaces, whatever the host.
+_OPEN_MODES = (
+    "RAY_SERVE_ENABLE_HA_PROXY",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+)
+
+
+def _mode_told() -> str:
+    """Name the mode, if one is chosen, that makes replicas listen on all interfaces."""
+    chosen = [name for name in _OPEN_MODES if os.environ.get(name, "0") not in ("", "0")]
+    return f" (with {chosen[0]}, replicas listen on all interfaces)" if chosen else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +86,9 @@ class ServeConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine alone can reach the address."""
+        """Whether this machine alone can reach the service."""
+        if _mode_told():
+            return False
         if self.host == "localhost":
             return True
         try:
@@ -125,7 +141,7 @@ class ServeConfig:
         keys = KeyRing.read(self.keys)
         if not (keys or self.is_local or self.without_keys):
             raise ConfigError(
-                f"everybody who reaches {self.host} could use the service: give --keys (see "
-                f"--new-key) or {KEYS_VARIABLE}, or say --without-keys true"
+                f"everybody who reaches {self.host} could use the service{_mode_told()}: give "
+                f"--keys (see --new-key) or {KEYS_VARIABLE}, or say --without-keys true"
             )
         return keys

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,6 +43,37 @@ class Gateway:
                 raise RuntimeError("the model fails; the log says why")
 
 
+def keep_to_loopback() -> None:
+    """Keep Ray Serve's port for calls between deployments from the network.
+
+    A replica (of Ray 2.60) opens it on all interfaces, asks nobody for a token, and unpickles what
+    it is sent: whoever reaches it could run code. Requests do not come that way, unless Serve is
+    told so by ``RAY_SERVE_USE_GRPC_BY_DEFAULT``: then they do from other nodes, where there are.
+
+    Raises
+    ------
+    RiborayError
+        If Ray does it in another way now; the replica then does not start.
+    """
+    from ray.serve._private import constants, replica
+    from ray.util import get_node_ip_address
+
+    address = get_node_ip_address()  # type: ignore[no-untyped-call]
+    alone = ipaddress.ip_address(address).is_loopback
+    if constants.RAY_SERVE_USE_GRPC_BY_DEFAULT and not alone:
+        return
+    name = "add_port_to_grpc_server"
+    bind = getattr(replica, name, None)
+    if bind is None:
+        raise RiborayError("this version of Ray may listen beyond loopback: use another one")
+    if getattr(bind, "func", None) is not _on_loopback:
+        setattr(replica, name, partial(_on_loopback, bind))
+
+
+def _on_loopback(bind: Callable[[Any, str], int], server: Any, address: str) -> int:
+    return bind(server, address.replace("[::]", "127.0.0.1"))
+
+
 def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
     """Build the application.
 
@@ -62,6 +95,7 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
         from riboray.serving.http import build_api
         from riboray.serving.service import Service
 
+        pipeline.keep_to_loopback()
         service = Service(
             *(config.checkpoint, config.limits, config.capacity, config.device, config.db)
         )
