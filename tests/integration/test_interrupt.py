@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import psutil
 import pytest
+import torch
 
-from riboray.model import load_checkpoint
+from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from riboray.pretraining.checkpoints import CheckpointStore
 from tests.integration.helpers import TINY, records, riboray, start, wait_for
 
@@ -57,8 +59,12 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
-    run = tmp_path / "runs" / "r"
-    process = start(RUN, tmp_path)
+    """One that starts from a checkpoint and learns alignments from groups."""
+    torch.manual_seed(8)
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
+    save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**shape)), tmp_path / "first")
+    run, options = tmp_path / "runs" / "r", ["--init", "first", "--group-size", "4"]
+    process = start([*RUN, *options], tmp_path)
     wait_for(
         lambda: steps(run) > 3 and sorted(run.glob("checkpoints/step-*/manifest.json")),
         message="no checkpoint",
@@ -72,7 +78,8 @@ def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
         left.kill()
     psutil.wait_procs(alive, timeout=15)
     saved = max(CheckpointStore(run / "checkpoints").steps())  # they train on until they notice
-    code, _, err = riboray(*NAMED, "--max-steps", str(saved + 30), cwd=tmp_path)
+    shutil.rmtree(tmp_path / "first")  # a run that goes on needs it no more
+    code, _, err = riboray(*NAMED, *options, "--max-steps", str(saved + 30), cwd=tmp_path)
     assert code == 0, err
     assert json.loads((run / "summary.json").read_text())["steps"] == saved + 30
     history = [r["step"] for r in records(run) if r["kind"] != "event"]
