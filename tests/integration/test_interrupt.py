@@ -64,6 +64,7 @@ def test_a_killed_driver_resumes_from_its_last_checkpoint(tmp_path):
     shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
     save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**shape)), tmp_path / "first")
     run, options = tmp_path / "runs" / "r", ["--init", "first", "--group-size", "4"]
+    options += ["--pair-tokens-per-batch", "2048"]
     process = start([*RUN, *options], tmp_path)
     wait_for(
         lambda: steps(run) > 3 and sorted(run.glob("checkpoints/step-*/manifest.json")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from riboray.corpus import trained as trained_module
 from riboray.corpus.trained import TrainedSequences
 from riboray.errors import CheckpointError, ConfigError
-from riboray.model import load_checkpoint, save_checkpoint
+from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
+from riboray.pretraining.start import keep_start
 from riboray.pretraining.trainer import Trainer
 from tests.conftest import tiny_config
+from tests.model.test_checkpoint import published_file
 from tests.pretraining.test_loop import CPU, corpus, make, train, weights
 
 __all__ = ["corpus"]  # the fixture
@@ -76,3 +79,48 @@ def test_what_two_trainings_saw(rng, monkeypatch):
     assert some.masked_total == pytest.approx(4000, rel=0.15)
     assert some.aligned_total == 20
     assert not some.overlap(["ACGU"]).exact
+
+
+def saved(folder, seed):
+    torch.manual_seed(seed)
+    return save_checkpoint(RnaBertForPreTraining(tiny_config()), folder)
+
+
+def test_it_is_copied_once_and_outlives_the_original(tmp_path, monkeypatch):
+    first = saved(tmp_path / "first", 1)
+    (first / "training_state").mkdir()
+    (first / "training_state" / "trainer.pt").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    kept, sha256 = keep_start("first", tmp_path / "run" / "start")
+    assert kept == str(tmp_path / "run" / "start" / "first")
+    assert load_checkpoint(kept).sha256 == sha256 == load_checkpoint(first).sha256
+    assert not (tmp_path / "run" / "start" / "first" / "training_state").exists()
+    assert keep_start("first", tmp_path / "run" / "start") == (kept, sha256)
+    shutil.rmtree(first)
+    assert keep_start("first", tmp_path / "run" / "start") == (kept, sha256)
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        keep_start("first", tmp_path / "other" / "start")
+
+
+def test_an_original_that_changed_is_told(tmp_path):
+    first = saved(tmp_path / "first", 1)
+    _, before = keep_start(str(first), tmp_path / "start")
+    shutil.rmtree(first)
+    saved(first, 2)
+    kept, now = keep_start(str(first), tmp_path / "start")
+    assert now != before
+    assert load_checkpoint(kept).sha256 == before
+
+
+def test_a_file_is_copied_as_a_file(tmp_path):
+    published_file(tmp_path / "bert.pth")
+    kept, sha256 = keep_start(str(tmp_path / "bert.pth"), tmp_path / "start")
+    assert load_checkpoint(kept).format == "published"
+    assert load_checkpoint(kept).sha256 == sha256
+
+
+def test_a_model_that_comes_with_riboray_is_everywhere_already(tmp_path):
+    kept, sha256 = keep_start("rnabert-zero-shot", tmp_path / "start")
+    assert kept == "rnabert-zero-shot"
+    assert sha256 == load_checkpoint("rnabert-zero-shot").sha256
+    assert not (tmp_path / "start").exists()

@@ -16,10 +16,11 @@ __all__ = ["METRICS", "PretrainConfig"]
 
 #: Options that may differ when a run is resumed: where and how fast it computes, what is shown, and
 #: when it ends. (The limits also set the learning-rate schedule: wider limits stretch it.) Inputs
-#: are told by the content of the corpus, not by their paths.
+#: and the checkpoint to start from are told by their content, not by their paths.
 _RESUMABLE = (
     "corpus",
     "alignments",
+    "init",
     "run_name",
     "storage",
     "num_workers",
@@ -178,7 +179,7 @@ class PretrainConfig:
     """The model's shape and conventions."""
     init: str | None = None
     """Checkpoint whose weights the run starts from, of the same shape: the name of a model that
-    comes with riboray, or a path that every node sees. Default: random weights."""
+    comes with riboray, or a path; it is copied into the run directory. Default: random weights."""
 
     validation_share: float = 0.02
     """Share of sequences, chosen by their hash, kept out of training to measure masked

@@ -44,7 +44,7 @@ def announce(config: PretrainConfig, data: TrainingData) -> None:
     )
     if config.init is not None:
         unknown = " (what it was trained on is not known)" if data.trained is None else ""
-        say(f"  starts from {config.init}{unknown}")
+        say(f"  starts from {Path(config.init).name}{unknown}")
     if len(config.curriculum) > 1:
         say(f"  curriculum  {', then '.join(_phase_text(phase) for phase in config.curriculum)}")
     limits = {

@@ -50,6 +50,7 @@ from riboray.pretraining.rundir import (
     finished_summary,
     limits_of,
 )
+from riboray.pretraining.start import keep_start
 from riboray.rayenv import prepare_ray
 from riboray.tracking.trackers import open_trackers
 
@@ -113,8 +114,9 @@ def pretrain(config: PretrainConfig) -> Record:
             if (done := finished_summary(config, run)) is not None:
                 say(f"run {config.run_name} is complete already: {run.checkpoint}")
                 return done
-            data = prepare_data(corpus, config, config.batches_per_step or 1)
             write_config(run.config, asdict(config))
+            config = _keep_start(config, run)
+            data = prepare_data(corpus, config, config.batches_per_step or 1)
         except BaseException:
             if is_new:
                 shutil.rmtree(run.path, ignore_errors=True)
@@ -136,9 +138,23 @@ def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
     corpus, manifest = _corpus_of(config, run)
     if known.get("corpus", manifest.fingerprint) != manifest.fingerprint:
         raise OutputError(run.path, "its inputs have changed since it began; use a new --run-name")
-    write_json(run.marker, {**mark, "corpus": manifest.fingerprint})
+    write_json(run.marker, {**known, **mark, "corpus": manifest.fingerprint})
     say_counts(manifest, str(corpus))
     return corpus
+
+
+def _keep_start(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
+    """Have the checkpoint that the run starts from in its directory, and always the same one."""
+    if config.init is None:
+        return config
+    kept, sha256 = keep_start(config.init, run.path / "start")
+    known = json.loads(run.marker.read_text("utf-8"))
+    if known.get("start", sha256) != sha256:
+        raise OutputError(
+            run.path, f"{config.init} has changed since it began; use a new --run-name"
+        )
+    write_json(run.marker, {**known, "start": sha256})
+    return replace(config, init=kept)
 
 
 def _resolve(config: PretrainConfig) -> PretrainConfig:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from riboray.corpus.trained import TrainedSequences
 from riboray.errors import ConfigError
-from riboray.model.bundled import checkpoint_path
+from riboray.manifest import atomic_directory
+from riboray.model.bundled import bundled_models, checkpoint_exists, checkpoint_path
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 
-__all__ = ["sequences_behind", "start_from"]
+__all__ = ["keep_start", "sequences_behind", "start_from"]
 
 
 def start_from(model: RnaBertForPreTraining, checkpoint: str) -> None:
@@ -57,3 +61,44 @@ def sequences_behind(checkpoint: str, config: RnaBertConfig) -> TrainedSequences
     start_from(RnaBertForPreTraining(config), checkpoint)
     path = checkpoint_path(checkpoint)
     return TrainedSequences.read(path) if path.is_dir() else None
+
+
+def keep_start(checkpoint: str, folder: Path) -> tuple[str, str]:
+    """Copy the checkpoint that a run starts from to where the run lies, once.
+
+    There all workers see it, on whatever nodes they are, and the run can go on when the original
+    is gone.
+
+    Parameters
+    ----------
+    checkpoint : str
+        As for `load_checkpoint`. A model that comes with riboray is everywhere already.
+    folder : Path
+        Holds the copy, or will.
+
+    Returns
+    -------
+    checkpoint, sha256 : str
+        What workers are to load, and the hash of its weights. An original that has changed since
+        it was copied is told by its hash: it is the one returned.
+
+    Raises
+    ------
+    CheckpointError
+        If neither the original nor a copy can be read.
+    """
+    copy = folder / checkpoint_path(checkpoint).name
+    if copy.exists() and not checkpoint_exists(checkpoint):
+        return str(copy), load_checkpoint(copy).sha256
+    loaded = load_checkpoint(checkpoint)
+    if checkpoint in bundled_models():
+        return checkpoint, loaded.sha256
+    if not copy.exists():
+        with atomic_directory(folder) as temporary:
+            place = temporary / copy.name
+            if loaded.path.is_dir():  # without what is only for going on with the training
+                place.mkdir()
+            for source in loaded.path.iterdir() if loaded.path.is_dir() else [loaded.path]:
+                if source.is_file():
+                    shutil.copyfile(source, place / source.name if place.is_dir() else place)
+    return str(copy), loaded.sha256
