@@ -227,3 +227,24 @@ def test_the_document(service):
     assert set(embed["requestBody"]["content"]) == {"application/json", "text/x-fasta"}
     assert {"200", "400", "401", "413", "429", "503"} <= set(embed["responses"])
     assert json.dumps(document).count("examples") > 3
+
+
+def test_a_query_with_many_targets_is_embedded_once(service, monkeypatch):
+    """Whatever batches its targets fall into, and with what they would give by themselves."""
+    query, targets = "GGGAAACCC" * 20, ["ACGU" * 30, "GGG" * 40, "GGGAAACCC" * 19]
+    seen = []
+    embed = service.worker._embed
+
+    def watched(jobs):
+        seen.extend(job.sequence for job in jobs)
+        return embed(jobs)
+
+    monkeypatch.setattr(service.worker, "_embed", watched)
+    found = post(service, "/v1/align", {"query": query, "targets": targets}).json()["results"]
+    assert sorted(seen) == sorted([query, *targets])
+    for target, item in zip(targets, found, strict=True):
+        (alone,) = post(service, "/v1/align", {"query": query, "targets": [target]}).json()[
+            "results"
+        ]
+        assert item["cigar"] == alone["cigar"]
+        assert item["score"] == pytest.approx(alone["score"], abs=1e-3)

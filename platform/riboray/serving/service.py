@@ -178,31 +178,44 @@ class Service(Core):
         if request.similarity and len(request.targets) > 1:
             raise ServiceError(ErrorCode.MALFORMED, "similarity is for one target")
         checked = check_entries(named_texts(request.targets), self.tokens, self.limits)
-        gaps = GapPenalties(request.gaps.open, request.gaps.extend)
-        jobs: list[Job | ServiceError] = []
-        for index, entry in enumerate(checked):
-            if isinstance(entry, ServiceError):
-                jobs.append(entry)
-                continue
-            cells = len(query.sequence) * len(entry.sequence)
-            most = self.limits.similarities if request.similarity else self.limits.cells
-            if cells > most:
-                reason = f"{cells:,} pairs of bases are more than the {most:,} allowed"
-                jobs.append(ServiceError(ErrorCode.TOO_LARGE, reason, index=index))
-                continue
-            jobs.append(
-                AlignJob(
-                    *(query.sequence, entry.sequence, request.mode, gaps),
-                    *(request.centred, request.similarity),
-                )
-            )
         columns = sum(
             len(query.sequence) + len(e.sequence) for e in checked if isinstance(e, Entry)
         )
         check_numbers(columns, self.limits)
+        bases = None
+        if len(checked) > 1:  # once, whatever batches its targets fall into
+            last = self.config.num_hidden_layers
+            (bases,) = await self._compute([EmbedJob(query.sequence, last, None)])
+            if isinstance(bases, ServiceError):
+                bases.index = None
+                raise bases
+        jobs = [
+            entry
+            if isinstance(entry, ServiceError)
+            else self._align_job(request, query.sequence, bases, index, entry.sequence)
+            for index, entry in enumerate(checked)
+        ]
         found = await self._compute(jobs)
         items = items_of(AlignItem, request.targets, checked, found, aligned_item)
         return AlignResponse(model=self.name, results=items, usage=usage_of([query, *checked]))
+
+    def _align_job(
+        self,
+        request: AlignRequest,
+        query: str,
+        bases: NDArray[np.float32] | None,
+        index: int,
+        target: str,
+    ) -> AlignJob | ServiceError:
+        """Ask for an alignment, unless it is too large."""
+        cells = len(query) * len(target)
+        most = self.limits.similarities if request.similarity else self.limits.cells
+        if cells > most:
+            reason = f"{cells:,} pairs of bases are more than the {most:,} allowed"
+            return ServiceError(ErrorCode.TOO_LARGE, reason, index=index)
+        gaps = GapPenalties(request.gaps.open, request.gaps.extend)
+        rule = (request.mode, gaps, request.centred, request.similarity)
+        return AlignJob(query, target, *rule, bases)
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Look for relatives of sequences in the database; errors as for `embed`."""

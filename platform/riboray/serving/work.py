@@ -93,6 +93,8 @@ class AlignJob:
         See `RowMaker`.
     similarity : bool
         Whether the match scores of all pairs of bases are wanted.
+    bases : ndarray, shape=(n, H), dtype=float32, or None
+        The query's base embeddings, if they are known.
     """
 
     query: str
@@ -101,12 +103,14 @@ class AlignJob:
     gaps: GapPenalties = field(default_factory=GapPenalties)
     centred: bool = False
     similarity: bool = False
+    bases: Rows | None = field(default=None, compare=False, repr=False)
 
     @property
     def cost(self) -> int:
         """Nucleotides, and what aligning takes in terms of them."""
         n, m = len(self.query), len(self.target)
-        return n + m + n * m // _CELLS_A_NUCLEOTIDE
+        embedded = m if self.bases is not None else n + m
+        return embedded + n * m // _CELLS_A_NUCLEOTIDE
 
 
 @dataclass(frozen=True)
@@ -241,10 +245,11 @@ class Worker:
         return np.split(shares, np.cumsum([len(places) for places in hidden])[:-1])
 
     def _align(self, jobs: list[AlignJob]) -> list[Aligned]:
-        # A query with many targets is embedded once.
-        texts = list(dict.fromkeys(text for job in jobs for text in (job.query, job.target)))
-        found = self._embed([EmbedJob(text, self._last, None) for text in texts])
-        bases = dict(zip(texts, found, strict=True))
+        bases = {job.query: job.bases for job in jobs if job.bases is not None}
+        every = dict.fromkeys(text for job in jobs for text in (job.query, job.target))
+        texts = [text for text in every if text not in bases]
+        found = self._embed([EmbedJob(text, self._last, None) for text in texts]) if texts else []
+        bases |= dict(zip(texts, found, strict=True))
         return [align_pair(job, bases[job.query], bases[job.target]) for job in jobs]
 
     def _search(self, jobs: list[SearchJob]) -> list[pa.Table]:
