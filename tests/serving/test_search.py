@@ -103,6 +103,15 @@ def test_fasta_and_what_is_too_much(searcher, checkpoint, database):
         searcher, ("POST", "/v1/search", {"content": b">q\nACGUACGUAC\n", "headers": headers})
     )
     assert answer.json()["results"][0]["id"] == "q"
+    query = "max_hits=2&max_evalue=null&targets=true&mode=local&candidates=10"
+    body = {"content": b">q\nACGUACGUAC\n", "headers": headers}
+    (answer,) = ask(searcher, ("POST", f"/v1/search?{query}", body))
+    hits = answer.json()["results"][0]["hits"]
+    assert len(hits) == 2
+    assert all(hit["sequence"] for hit in hits)
+    (answer,) = ask(searcher, ("POST", "/v1/search?max_evalue=1e-3&max_hits=007", body))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("max_hits:")
     (info,) = ask(searcher, ("GET", "/v1/info", {}))
     assert info.json()["database"] == _COUNT
     small = Service(str(checkpoint), Limits(search_cells=50_000, numbers=50_000), db=str(database))

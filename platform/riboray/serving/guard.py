@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -36,6 +37,9 @@ _log = logging.getLogger(__name__)
 _OPEN = frozenset({"/healthz", "/readyz", *WEB_FILES})
 
 #: Where FASTA is as good as JSON.
+#: What an option of a query is, if it is no text: a number, yes or no, or nothing.
+_NO_TEXT = re.compile(r"-?(0|[1-9]\d{0,8})(\.\d{1,9})?([eE][-+]?\d{1,3})?|true|false|null")
+
 _FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/map", "/v1/search", "/v1/tokenize"})
 _FASTA_TYPES = frozenset({"text/x-fasta", "application/x-fasta", "text/plain"})
 
@@ -199,9 +203,9 @@ class Guard:
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"send application/json{also}, not {kind[:100]!r}"
             )
         options: dict[str, Any] = dict(QueryParams(scope["query_string"]))
-        for name in ("layer", "top_k"):
-            if (text := options.get(name, "")).isdecimal() and len(text) < 10:
-                options[name] = int(text)
+        for name, text in options.items():
+            if _NO_TEXT.fullmatch(text):
+                options[name] = json.loads(text)
         named = [{"id": name, "sequence": text} for name, text in read_fasta_body(body)]
         self._check_count(named)
         MutableHeaders(scope=scope)["content-type"] = "application/json"
