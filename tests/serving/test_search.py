@@ -154,3 +154,16 @@ def test_the_table_is_the_one_of_the_verb(searcher):
     assert isinstance(table, pa.Table)
     assert table.column_names[-1] == "row"
     assert table.num_rows == len(rows[0])
+
+
+def test_however_many_targets_are_in_memory_together(searcher, texts, monkeypatch):
+    body = {"sequences": texts[:3], "max_hits": 7, "max_evalue": None}
+    whole = post(searcher, "/v1/search", body).json()["results"]
+    monkeypatch.setattr("riboray.alignment.index._CHUNK", 150)
+    parts = post(searcher, "/v1/search", body).json()["results"]
+    for one, other in zip(whole, parts, strict=True):
+        for hit, again in zip(one["hits"], other["hits"], strict=True):
+            assert hit["score"] == pytest.approx(again.pop("score"), abs=1e-4)
+            assert hit["z_score"] == pytest.approx(again.pop("z_score"), abs=1e-3)
+            for name in ("target", "cigar", "query_start", "target_end"):
+                assert hit[name] == again[name]

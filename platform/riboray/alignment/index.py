@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from riboray.alignment.columns import GapPenalties, Mode
 from riboray.alignment.estimate import fit_null, make_side
 from riboray.alignment.hits import HIT_SCHEMA, hits_table
 from riboray.alignment.selection import best_of_each
-from riboray.alignment.sides import Rule
+from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import RowMaker
 from riboray.alignment.tiles import align_pairs, score_pairs
 from riboray.embedding.embedder import Embedder
@@ -39,6 +40,9 @@ __all__ = ["SearchIndex", "describe_rows", "open_database"]
 
 #: Length of the k-mers that candidates are chosen by, as of `riboray search`.
 _KMER = 6
+
+#: Nucleotides of targets whose base embeddings are in memory together: 100 MB.
+_CHUNK = 200_000
 
 
 def open_database(path: str, checkpoint: str = "") -> tuple[EmbeddingSet, LoadedCheckpoint]:
@@ -85,6 +89,13 @@ def describe_rows(
         ids += table["id"].to_pylist()
         lengths += table["length"].to_pylist()
     return ids, np.array(lengths, np.int32)
+
+
+def _chunks(lengths: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Cut targets, one at least, into runs whose base embeddings are in memory together."""
+    numbers = (np.cumsum(lengths, dtype=np.int64) - 1) // _CHUNK
+    edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(lengths)]
+    return list(pairwise(edges))
 
 
 class SearchIndex:
@@ -143,6 +154,11 @@ class SearchIndex:
             self._rules[mode] = rule
         return self._rules[mode]
 
+    def _score(self, a: Side, rule: Rule, rows: NDArray[np.int64], first: int) -> TileHits:
+        """Score some rows, longest first, numbered from ``first`` on; leave out what fails."""
+        b = load_targets(self.database, rows, first, self._checkpoint, RowMaker(False))
+        return score_pairs(a, b, rule, np.zeros(len(rows), np.int64), np.arange(len(rows)))
+
     def candidates(
         self, texts: Sequence[str], bases: Sequence[NDArray[np.floating]], count: int
     ) -> list[NDArray[np.int64]]:
@@ -197,21 +213,22 @@ class SearchIndex:
         ids, lengths = describe_rows(self.database, rows)
         order = np.lexsort((rows, -lengths))  # a side has its longest sequence first
         rows, lengths, ids = rows[order], lengths[order], [ids[k] for k in order.tolist()]
-        maker = RowMaker(False)
-        a = make_side(maker.rows([bases]), [query])
-        b = load_targets(self.database, rows, 0, self._checkpoint, maker)
-        one, every = np.zeros(len(rows), np.int64), np.arange(len(rows))
-        scored = score_pairs(a, b, rule, one, every)
-        of_query = np.full(len(scored.score), len(query), np.int32)
-        values = scored.score
+        a = make_side(RowMaker(False).rows([bases]), [query])
+        parts = [self._score(a, rule, rows[first:last], first) for first, last in _chunks(lengths)]
+        target = np.concatenate([part.target for part in parts])
+        scores = np.concatenate([part.score for part in parts])
+        values = scores
         if rule.null is not None:
-            sizes = of_query, lengths[scored.target]
-            z_scores = rule.null.z_scores(scored.score, *sizes, scored.affinity)
-            values = z_scores.astype(np.float32)
-        kept = best_of_each((scored.query,), values, max_hits, exactly=True)
-        hits = align_pairs(a, b, rule, scored.query[kept], scored.target[kept])
-        if not len(hits.target):
+            sizes = np.full(len(target), len(query), np.int32), lengths[target]
+            affinity = np.concatenate([part.affinity for part in parts])
+            values = rule.null.z_scores(scores, *sizes, affinity).astype(np.float32)
+        kept = best_of_each((np.zeros_like(target),), values, max_hits, exactly=True)
+        chosen = np.sort(target[kept])  # longest first, as all of them are
+        if not len(chosen):
             return HIT_SCHEMA.empty_table().append_column("row", pa.array([], pa.int64()))
+        rows, lengths, ids = rows[chosen], lengths[chosen], [ids[k] for k in chosen.tolist()]
+        b = load_targets(self.database, rows, 0, self._checkpoint, RowMaker(False))
+        hits = align_pairs(a, b, rule, np.zeros(len(rows), np.int64), np.arange(len(rows)))
         own = np.array([len(query)], np.int32)
         table = hits_table(hits, ["query"], own, rule.null, len(self.database), ids, lengths)
         table = table.append_column("row", pa.array(rows[hits.target]))
