@@ -65,6 +65,15 @@ def make_sequences(count: int) -> list[str]:
     return ["".join(generator.choice(list("ACGU"), size)) for size in lengths]
 
 
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
 def bare(checkpoint: str, sequences: list[str]) -> float:
     """Sequences a second of the model in this process, on one core."""
     embedder = Embedder(load_checkpoint(checkpoint).model)
@@ -79,8 +88,7 @@ class Asked:
     """A service that `wrk` asks."""
 
     def __init__(self, checkpoint: str, folder: Path, options: list[str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         command = [sys.executable, "-m", "riboray.cli", "serve", "--checkpoint", checkpoint]
         command += ["--port", str(self.port), *options]
         self.folder, self.log = folder, (folder / "log").open("w")

@@ -14,7 +14,6 @@ import argparse
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import numpy as np
 import psutil
 import yaml
 
-from benchmarks.serving import make_sequences
+from benchmarks.serving import free_ports, make_sequences
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.model.checkpoint import load_checkpoint
 
@@ -41,15 +40,6 @@ MODELS = ("rnabert", "rnabert-zero-shot")
 
 #: Sequences of a request, and different requests.
 _EACH, _REQUESTS = 8, 32
-
-
-def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @dataclass
@@ -126,7 +116,6 @@ def cluster() -> Iterator[Cluster]:
         head = subprocess.Popen(
             [BIN / "ray", "start", *options], env=environment, stdout=log, stderr=log
         )
-    family: list[psutil.Process] = []
     try:
         yield Cluster(head, dashboard, port, environment, folder)
     finally:

@@ -177,6 +177,14 @@ def test_a_key_is_made(capsys):
     assert KeyRing.read(None, {KEYS_VARIABLE: entry}).check(f"Bearer {key}") == "me"
 
 
+def wait_until_up(process, log, base):
+    def up():
+        assert process.poll() is None, log.read_text()
+        return f"serving {base}" in log.read_text()
+
+    wait_for(up, message="the service did not come up")
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -194,13 +202,9 @@ def test_riboray_serve_answers_and_ends(checkpoint, tmp_path):
         process = start(["serve", *options], tmp_path, stderr)
     base = f"http://127.0.0.1:{port}"
 
-    def up():
-        assert process.poll() is None, log.read_text()
-        return f"serving {base}" in log.read_text()
-
     family = []
     try:
-        wait_for(up, message="the service did not come up")
+        wait_until_up(process, log, base)
         assert httpx.get(f"{base}/healthz").json() == {"status": "ok"}
         assert httpx.get(f"{base}/v1/info").status_code == 401
         client = httpx.Client(base_url=base, headers={"authorization": f"Bearer {key}"})
@@ -261,12 +265,8 @@ def test_a_database_over_https(checkpoint, tmp_path):
         process = start(["serve", *options], tmp_path, stderr)
     base = f"https://127.0.0.1:{port}"
 
-    def up():
-        assert process.poll() is None, log.read_text()
-        return f"serving {base}" in log.read_text()
-
     try:
-        wait_for(up, message="the service did not come up")
+        wait_until_up(process, log, base)
         trusted = ssl.create_default_context(cafile=str(certificate))
         client = httpx.Client(base_url=base, verify=trusted)
         assert client.get("/v1/info").json()["database"] == 30

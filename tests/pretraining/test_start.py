@@ -11,8 +11,9 @@ import torch
 
 from riboray.corpus import trained as trained_module
 from riboray.corpus.trained import TrainedSequences
-from riboray.errors import CheckpointError, ConfigError
-from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from riboray.errors import CheckpointError, ConfigError, OutputError
+from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
+from riboray.pretraining import driver
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import prepare_data
 from riboray.pretraining.start import keep_start
@@ -110,6 +111,32 @@ def test_an_original_that_changed_is_told(tmp_path):
     kept, now = keep_start(str(first), tmp_path / "start")
     assert now != before
     assert load_checkpoint(kept).sha256 == before
+    first.rename(tmp_path / "other")  # as of one that has another name
+    assert keep_start(str(tmp_path / "other"), tmp_path / "start") == (kept, now)
+
+
+def test_a_run_goes_on_with_the_checkpoint_it_began_with(tmp_path, monkeypatch):
+    """By its content: wherever it lies now, and no other one, and not without one."""
+    monkeypatch.setattr(driver, "_train", lambda config, run, data: {"init": config.init})
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
+    for name, seed in (("first", 1), ("other", 2)):
+        torch.manual_seed(seed)
+        save_checkpoint(RnaBertForPreTraining(RnaBertConfig(**shape)), tmp_path / name)
+
+    def begin(init):
+        given = PretrainConfig(
+            storage=str(tmp_path), run_name="r", init=init, model=RnaBertConfig(**shape)
+        )
+        return driver.pretrain(given)["init"]
+
+    kept = begin(str(tmp_path / "first"))
+    assert kept == str(tmp_path / "r" / "start" / "first")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    assert begin(str(tmp_path / "moved")) == kept
+    with pytest.raises(OutputError, match="has changed since it began"):
+        begin(str(tmp_path / "other"))
+    with pytest.raises(OutputError, match="a run with other options"):
+        begin(None)
 
 
 def test_a_file_is_copied_as_a_file(tmp_path):

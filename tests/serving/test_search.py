@@ -5,6 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 
+from riboray.alignment.hits import HIT_SCHEMA
 from riboray.alignment.index import open_database
 from riboray.embedding import driver
 from riboray.embedding.config import EmbedConfig
@@ -152,14 +153,14 @@ def test_the_table_is_the_one_of_the_verb(searcher):
     bases = searcher.worker.embedder.per_base(["ACGUACGUAC"])[0]
     table = index.search("ACGUACGUAC", bases, rows[0], max_evalue=None)
     assert isinstance(table, pa.Table)
-    assert table.column_names[-1] == "row"
+    assert table.column_names == [*HIT_SCHEMA.names, "row"]
     assert table.num_rows == len(rows[0])
 
 
 def test_however_many_targets_are_in_memory_together(searcher, texts, monkeypatch):
     body = {"sequences": texts[:3], "max_hits": 7, "max_evalue": None}
     whole = post(searcher, "/v1/search", body).json()["results"]
-    monkeypatch.setattr("riboray.alignment.index._CHUNK", 150)
+    monkeypatch.setattr("riboray.alignment.plan._LARGEST_CHUNK", 150)
     parts = post(searcher, "/v1/search", body).json()["results"]
     for one, other in zip(whole, parts, strict=True):
         for hit, again in zip(one["hits"], other["hits"], strict=True):

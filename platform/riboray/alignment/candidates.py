@@ -28,7 +28,6 @@ __all__ = [
     "index_file",
     "index_folder",
     "indexed",
-    "load_kmers",
     "merge_candidates",
     "rank_by_diagonals",
     "sample_texts",
@@ -204,12 +203,14 @@ def indexed(database: EmbeddingSet, number: int, prefilter: Prefilter) -> bool:
     return all(path.is_file() for path in paths)
 
 
-def index_file(database: EmbeddingSet, number: int, prefilter: Prefilter) -> None:
-    """Make the indices of a file, if they are not there."""
+def index_file(database: EmbeddingSet, number: int, prefilter: Prefilter) -> KmerIndex | None:
+    """Make the indices of a file, if they are not there; return the one of k-mers, if it is used.
+
+    The other one is mapped whenever it is asked.
+    """
     if prefilter.whitening is not None:
         _pooled_index(database, number, prefilter)
-    if prefilter.kmers is not None:
-        load_kmers(database, number, prefilter)
+    return None if prefilter.kmers is None else _kmer_index(database, number, prefilter)
 
 
 def _pooled_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> Path:
@@ -221,7 +222,7 @@ def _pooled_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> 
     return path
 
 
-def load_kmers(database: EmbeddingSet, number: int, prefilter: Prefilter) -> KmerIndex:
+def _kmer_index(database: EmbeddingSet, number: int, prefilter: Prefilter) -> KmerIndex:
     """Return which sequences of a file hold each k-mer; made once, then read."""
     weights = prefilter.kmers
     assert weights is not None
@@ -269,7 +270,7 @@ def search_shard(
         found.append(Candidates(rows + first, similarity))
     if prefilter.kmers is not None and kmers is not None:
         best = BestTargets(kmers, first_width(count))
-        best.look_in(load_kmers(database, number, prefilter), first)
+        best.look_in(_kmer_index(database, number, prefilter), first)
         found.append(Candidates(*best.found()))
     return found
 
@@ -326,11 +327,11 @@ def choose_candidates(
     pooled: NDArray[np.float32],
     texts_of: Callable[[NDArray[np.int64]], Strings],
     count: int,
-    kmers: Sequence[KmerIndex] | None = None,
+    kmers: Sequence[KmerIndex | None] = (),
 ) -> list[Candidates]:
     """Find candidates in all files; see `search_shard` and `rank_by_diagonals`.
 
-    ``kmers``, one a file, from `load_kmers`, are for who asks again and again.
+    ``kmers``, one a file, from `index_file`, are for who asks again and again.
 
     Returns
     -------
@@ -350,8 +351,10 @@ def choose_candidates(
     if prefilter.kmers is not None:
         best = BestTargets(prefilter.kmers.queries(texts), first_width(count))
         for number, first in enumerate(database.starts[:-1].tolist()):
-            index = kmers[number] if kmers else load_kmers(database, number, prefilter)
-            best.look_in(index, first)
+            known = kmers[number] if kmers else None
+            if known is None:
+                known = _kmer_index(database, number, prefilter)
+            best.look_in(known, first)
         rows, _ = best.found()
         chosen.append(rank_by_diagonals(texts_of, prefilter, texts, rows, count))
     return chosen

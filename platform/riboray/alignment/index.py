@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from riboray.alignment.candidates import (
     fit_prefilter,
     index_file,
     index_folder,
-    load_kmers,
     sample_texts,
     stored_texts,
 )
@@ -25,6 +23,7 @@ from riboray.alignment.chunks import load_targets
 from riboray.alignment.columns import GapPenalties, Mode
 from riboray.alignment.estimate import fit_null, make_side
 from riboray.alignment.hits import HIT_SCHEMA, hits_table
+from riboray.alignment.plan import cut
 from riboray.alignment.selection import best_of_each
 from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import RowMaker
@@ -40,9 +39,6 @@ __all__ = ["SearchIndex", "describe_rows", "open_database"]
 
 #: Length of the k-mers that candidates are chosen by, as of `riboray search`.
 _KMER = 6
-
-#: Nucleotides of targets whose base embeddings are in memory together: 100 MB.
-_CHUNK = 200_000
 
 
 def open_database(path: str, checkpoint: str = "") -> tuple[EmbeddingSet, LoadedCheckpoint]:
@@ -91,13 +87,6 @@ def describe_rows(
     return ids, np.array(lengths, np.int32)
 
 
-def _chunks(lengths: NDArray[np.int32]) -> list[tuple[int, int]]:
-    """Cut targets, one at least, into runs whose base embeddings are in memory together."""
-    numbers = (np.cumsum(lengths, dtype=np.int64) - 1) // _CHUNK
-    edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(lengths)]
-    return list(pairwise(edges))
-
-
 class SearchIndex:
     """A database, ready to be searched in this process.
 
@@ -131,13 +120,10 @@ class SearchIndex:
         if not len(database):
             raise CorpusError(database.directory, "holds no sequence: there is nothing to search")
         self.database = database
-        self._embedder, self._checkpoint = embedder, checkpoint
+        self._embedder, self._checkpoint, self._maker = embedder, checkpoint, RowMaker()
         self._prefilter = fit_prefilter(database, "both", _KMER, index_folder(database, folder))
-        for number in range(len(database.files)):
-            index_file(database, number, self._prefilter)
-        self._kmers = [
-            load_kmers(database, number, self._prefilter) for number in range(len(database.files))
-        ]
+        numbers = range(len(database.files))
+        self._kmers = [index_file(database, number, self._prefilter) for number in numbers]
         self._sample = sample_texts(database, 0)
         self.mean_length = sum(map(len, self._sample)) / len(self._sample)
         self._statistics = statistics
@@ -156,7 +142,7 @@ class SearchIndex:
 
     def _score(self, a: Side, rule: Rule, rows: NDArray[np.int64], first: int) -> TileHits:
         """Score some rows, longest first, numbered from ``first`` on; leave out what fails."""
-        b = load_targets(self.database, rows, first, self._checkpoint, RowMaker(False))
+        b = load_targets(self.database, rows, first, self._checkpoint, self._maker)
         return score_pairs(a, b, rule, np.zeros(len(rows), np.int64), np.arange(len(rows)))
 
     def candidates(
@@ -213,8 +199,8 @@ class SearchIndex:
         ids, lengths = describe_rows(self.database, rows)
         order = np.lexsort((rows, -lengths))  # a side has its longest sequence first
         rows, lengths, ids = rows[order], lengths[order], [ids[k] for k in order.tolist()]
-        a = make_side(RowMaker(False).rows([bases]), [query])
-        parts = [self._score(a, rule, rows[first:last], first) for first, last in _chunks(lengths)]
+        a = make_side(self._maker.rows([bases]), [query])
+        parts = [self._score(a, rule, rows[first:last], first) for first, last in cut(lengths)]
         target = np.concatenate([part.target for part in parts])
         scores = np.concatenate([part.score for part in parts])
         values = scores
@@ -227,7 +213,7 @@ class SearchIndex:
         if not len(chosen):
             return HIT_SCHEMA.empty_table().append_column("row", pa.array([], pa.int64()))
         rows, lengths, ids = rows[chosen], lengths[chosen], [ids[k] for k in chosen.tolist()]
-        b = load_targets(self.database, rows, 0, self._checkpoint, RowMaker(False))
+        b = load_targets(self.database, rows, 0, self._checkpoint, self._maker)
         hits = align_pairs(a, b, rule, np.zeros(len(rows), np.int64), np.arange(len(rows)))
         own = np.array([len(query)], np.int32)
         table = hits_table(hits, ["query"], own, rule.null, len(self.database), ids, lengths)

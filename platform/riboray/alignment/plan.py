@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment.lockstep import LANES
 
-__all__ = ["Plan", "TileSpec", "plan_all_pairs", "plan_pairs", "plan_search"]
+__all__ = ["Plan", "TileSpec", "cut", "plan_all_pairs", "plan_pairs", "plan_search"]
 
 #: Tiles aimed at: enough to keep many workers busy to the end, few enough to be worth a task.
 _TILES = 64
@@ -88,13 +88,15 @@ def _tile_size(total: float) -> float:
     return float(np.clip(total / _TILES, _SMALLEST_TILE, _LARGEST_TILE))
 
 
-def _cut(lengths: NDArray[np.int64], nucleotides: float) -> list[tuple[int, int]]:
+def cut(lengths: NDArray[np.integer], nucleotides: float = np.inf) -> list[tuple[int, int]]:
     """Cut sequences into runs of at most so many nucleotides, or one sequence.
+
+    Whatever is asked for, the base embeddings of a run fit in memory together.
 
     A run of more than `LANES` sequences holds a multiple of that, so that blocks are full.
     """
     nucleotides = min(nucleotides, _LARGEST_CHUNK)
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
     bounds = [0]
     while bounds[-1] < len(lengths):
         start = bounds[-1]
@@ -124,7 +126,7 @@ def plan_all_pairs(lengths: NDArray[np.integer]) -> Plan:
     """
     order = _longest_first(lengths)
     sizes = np.asarray(lengths, np.int64)[order]
-    chunks = _cut(sizes, np.sqrt(_tile_size(float(sizes.sum()) ** 2 / 2)))
+    chunks = cut(sizes, np.sqrt(_tile_size(float(sizes.sum()) ** 2 / 2)))
     totals = [int(sizes[start:stop].sum()) for start, stop in chunks]
     squares = [int((sizes[start:stop] ** 2).sum()) for start, stop in chunks]
     tiles = []
@@ -166,8 +168,8 @@ def plan_search(
     target_sizes = np.asarray(target_lengths, np.int64)[target_order]
     size = _tile_size(float(sizes.sum()) * float(target_sizes.sum()) * share) / share
     side = np.sqrt(size)
-    chunks = _cut(sizes, max(side, size / max(float(target_sizes.sum()), 1.0)))
-    target_chunks = _cut(target_sizes, max(side, size / max(float(sizes.sum()), 1.0)))
+    chunks = cut(sizes, max(side, size / max(float(target_sizes.sum()), 1.0)))
+    target_chunks = cut(target_sizes, max(side, size / max(float(sizes.sum()), 1.0)))
     tiles = []
     for a, (start, stop) in enumerate(chunks):
         for b, (target_start, target_stop) in enumerate(target_chunks):

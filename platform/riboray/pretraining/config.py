@@ -20,7 +20,6 @@ __all__ = ["METRICS", "PretrainConfig"]
 _RESUMABLE = (
     "corpus",
     "alignments",
-    "init",
     "run_name",
     "storage",
     "num_workers",
@@ -377,4 +376,5 @@ class PretrainConfig:
     def fingerprint(self) -> str:
         """Hash all that decides what the run computes; a resumed run must have the same."""
         values: dict[str, Any] = asdict(self)
+        values["init"] = self.init is not None  # which one, the run directory knows by its hash
         return fingerprint({k: v for k, v in values.items() if k not in _RESUMABLE})

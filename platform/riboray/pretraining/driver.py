@@ -111,19 +111,19 @@ def pretrain(config: PretrainConfig) -> Record:
         check_ownership(config, run)
         try:
             corpus = _claim(config, run)
+            kept = _keep_start(config, run)
             if (done := finished_summary(config, run)) is not None:
                 say(f"run {config.run_name} is complete already: {run.checkpoint}")
                 return done
+            data = prepare_data(corpus, kept, config.batches_per_step or 1)
             write_config(run.config, asdict(config))
-            config = _keep_start(config, run)
-            data = prepare_data(corpus, config, config.batches_per_step or 1)
         except BaseException:
             if is_new:
                 shutil.rmtree(run.path, ignore_errors=True)
                 with suppress(OSError):
                     run.path.parent.rmdir()  # if it was made for this run, it is empty now
             raise
-        return _train(config, run, data)
+        return _train(kept, run, data)
 
 
 def _claim(config: PretrainConfig, run: RunDirectory) -> Path:

@@ -87,18 +87,23 @@ def keep_start(checkpoint: str, folder: Path) -> tuple[str, str]:
     CheckpointError
         If neither the original nor a copy can be read.
     """
-    copy = folder / checkpoint_path(checkpoint).name
-    if copy.exists() and not checkpoint_exists(checkpoint):
+    copy = next(folder.iterdir(), None) if folder.is_dir() else None
+    if copy is not None and not checkpoint_exists(checkpoint):
         return str(copy), load_checkpoint(copy).sha256
     loaded = load_checkpoint(checkpoint)
     if checkpoint in bundled_models():
         return checkpoint, loaded.sha256
-    if not copy.exists():
+    if copy is None:
+        copy = folder / loaded.path.name
         with atomic_directory(folder) as temporary:
             place = temporary / copy.name
-            if loaded.path.is_dir():  # without what is only for going on with the training
-                place.mkdir()
-            for source in loaded.path.iterdir() if loaded.path.is_dir() else [loaded.path]:
-                if source.is_file():
-                    shutil.copyfile(source, place / source.name if place.is_dir() else place)
+            if loaded.path.is_dir():
+                shutil.copytree(loaded.path, place, ignore=_folders, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(loaded.path, place)
     return str(copy), loaded.sha256
+
+
+def _folders(path: str, names: list[str]) -> list[str]:
+    """Name the folders of a checkpoint: what is only for going on with its own training."""
+    return [name for name in names if (Path(path) / name).is_dir()]

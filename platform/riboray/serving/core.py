@@ -78,8 +78,8 @@ class Core:
         self.limits = limits or Limits()
         embedder = Embedder(loaded.model, device=device)
         self.tokens, self.config = embedder.config.tokens, embedder.config
-        self._index = None if db is None else _open_index(db, checkpoint, embedder)
-        self.worker, self.metrics = Worker(embedder, self._index), Metrics()
+        index = None if db is None else _open_index(db, checkpoint, embedder)
+        self.worker, self.metrics = Worker(embedder, index), Metrics()
         run = self.metrics.timed(self.worker.run, _cost)
         self._batcher = Batcher[Job, Any](run, _cost, embedder.token_budget, capacity)
         self.metrics.watch(lambda: self._batcher.waiting)
@@ -90,7 +90,7 @@ class Core:
             model=self.name,
             checkpoint={k: v for k, v in describe(loaded).items() if k != "path"},
             limits=vars(self.limits),
-            database=None if self._index is None else len(self._index.database),
+            database=None if index is None else len(index.database),
         )
 
     def health(self) -> Health:

@@ -219,7 +219,7 @@ class Service(Core):
 
     async def search(self, request: SearchRequest) -> SearchResponse:
         """Look for relatives of sequences in the database; errors as for `embed`."""
-        index = self._index
+        index = self.worker.index
         if index is None:
             raise ServiceError(ErrorCode.NOT_FOUND, "there is no database: serve with --db")
         checked = check_entries(named_texts(request.sequences), self.tokens, self.limits)

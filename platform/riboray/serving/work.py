@@ -210,6 +210,8 @@ class Worker:
             kind: object = type(job)
             if isinstance(job, EmbedJob):
                 kind = (EmbedJob, job.layer, job.pooling)
+            elif isinstance(job, SearchJob):
+                kind = (SearchJob, job.candidates)
             kinds[kind].append(number)
         compute: dict[type, Callable[[list[Any]], Sequence[Any]]] = {
             EmbedJob: self._embed,
@@ -257,12 +259,16 @@ class Worker:
         assert index is not None
         texts = [job.query for job in jobs]
         bases = self._embed([EmbedJob(text, self._last, None) for text in texts])
-        tables = []
-        for job, rows in zip(jobs, bases, strict=True):
-            (chosen,) = index.candidates([job.query], [rows], job.candidates)
-            rule = {"mode": job.mode, "max_hits": job.max_hits, "max_evalue": job.max_evalue}
-            tables.append(index.search(job.query, rows, chosen, **rule))  # type: ignore[arg-type]
-        return tables
+        chosen = index.candidates(texts, bases, jobs[0].candidates)
+        return [
+            index.search(
+                *(job.query, own, rows),
+                mode=job.mode,
+                max_hits=job.max_hits,
+                max_evalue=job.max_evalue,
+            )
+            for job, own, rows in zip(jobs, bases, chosen, strict=True)
+        ]
 
 
 def align_pair(job: AlignJob, query: Rows, target: Rows) -> Aligned:
