@@ -20,7 +20,7 @@ from typing import Any
 from riboray import __version__
 from riboray.errors import RiborayError
 
-__all__ = ["VERBS", "Verb", "main", "run_verb"]
+__all__ = ["VERBS", "Verb", "main", "run_verb", "verb_of"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,17 @@ VERBS: dict[str, Verb] = {
         "answer over HTTP for a checkpoint",
         prints=False,
     ),
+    "submit": Verb(
+        "riboray.launch.config:SubmitConfig",
+        "riboray.launch.submission:submit",
+        "run a verb on a cluster: riboray submit VERB …",
+        prints=False,
+    ),
+    "check-cluster": Verb(
+        "riboray.launch.config:CheckClusterConfig",
+        "riboray.launch.checking:check_cluster",
+        "tell what cluster.yaml lacks before `ray up`",
+    ),
     "info": Verb(
         "riboray.info:InfoConfig",
         "riboray.info:info",
@@ -182,6 +193,14 @@ def _kinds(name: str) -> dict[str, Verb]:
     return {key.split()[1]: verb for key, verb in VERBS.items() if key.startswith(f"{name} ")}
 
 
+def verb_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Split words into a verb, a key of `VERBS` if there is such a one, and its options."""
+    words = list(words)
+    if words and _kinds(words[0]):
+        return " ".join(words[:2]), words[2:]
+    return words[0] if words else "", words[1:]
+
+
 def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run one verb; what ``jobs/NAME.py`` calls.
 
@@ -208,7 +227,7 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
             known = ", ".join(kinds)
             print(f"riboray {name}: unknown kind {given[0]!r}; known: {known}", file=sys.stderr)
             return 2
-        name, given = f"{name} {given[0]}", given[1:]
+        name, given = verb_of([name, *given])
     verb = VERBS[name]
     if verb.one_thread:  # numpy, numba and torch read these when they are imported
         for variable in ("OMP", "OPENBLAS", "MKL", "NUMBA"):

@@ -49,6 +49,7 @@ def _one_line(message: str) -> str:
     key = re.search(r'key "([^"]+)"', message)
     value = re.search(r"(?:Given value|Got value): *(.*)", message)
     if key and value:
+        message = re.sub(r"typing\.Literal\[([^]]*)\]", r"\1", message)
         expected = re.findall(r"Expected an? ([^\n.]*)|Subtypes: \[(.*)\]", message)
         wanted = [re.sub(r"<class '(\w+)'>", r"\1", a or b) for a, b in expected]
         types = wanted[0].replace("NoneType", "nothing").replace(", ", " or ") if wanted else "?"
@@ -80,11 +81,31 @@ def parse_config(verb: str, config_class: type[T], arguments: Sequence[str]) -> 
         On an unknown option or a value that does not fit.
     """
     parser = _make_parser(verb, config_class)
-    _check_yaml(arguments)
-    values = parser.parse_args(_join_lists(config_class, list(arguments)))
+    own, rest = _split_rest(config_class, list(arguments))
+    _check_yaml(own)
+    values = parser.parse_args([*_join_lists(config_class, own), *rest])
     values.pop("config", None)
     # Not vars(): jsonargparse hides names that its own methods have, such as `update`.
     return config_class(**parser.instantiate(values).as_dict())
+
+
+def _split_rest(config_class: type[Any], arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split off what a class that names a field as ``REST`` takes as it is.
+
+    That is all from the first word on that is neither a flag nor a flag's value.
+    """
+    name = getattr(config_class, "REST", None)
+    if name is None:
+        return arguments, []
+    hints, number = get_type_hints(config_class), 0
+    while number < len(arguments) and arguments[number].startswith("-"):
+        flag, equals, _ = arguments[number].partition("=")
+        switch = hints.get(flag.strip("-").replace("-", "_")) is bool or flag in ("-h", "--help")
+        value = arguments[number + 1] if number + 1 < len(arguments) else ""
+        alone = equals or (switch and value.lower() not in ("true", "false", "yes", "no"))
+        number += 1 if alone else 2
+    rest = arguments[number:]
+    return arguments[:number], [f"--{name}={json.dumps(rest)}"] if rest else []
 
 
 def _check_yaml(arguments: Sequence[str]) -> None:
@@ -103,7 +124,7 @@ def _check_yaml(arguments: Sequence[str]) -> None:
 
 def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
     description = " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
-    parser = _Parser(prog=f"riboray {verb}", description=description)
+    parser = _Parser(prog=f"riboray {verb}", description=description, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
     parser.add_class_arguments(config_class)
     return parser

@@ -18,13 +18,17 @@ from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.rayenv import LOCAL
 
-__all__ = ["connect", "fetch", "first_line", "worker_count"]
+__all__ = ["LostObject", "connect", "fetch", "first_line"]
 
 #: CPUs that a Ray of our own offers beyond those that workers hold. Ray ends processes that idle
 #: beyond the number of CPUs: without these, the light tasks that feed the workers would start a
 #: process each time.
 _SPARE_CPUS = 2
 _OBJECT_STORE_BYTES = 512 << 20
+
+
+class LostObject(RiborayError):
+    """What lay in a machine's memory is gone with it, and can be made again."""
 
 
 @contextmanager
@@ -156,12 +160,6 @@ def first_line(error: BaseException) -> str:
     return f"{type(cause).__name__}: {lines[-1] if lines else ''}"
 
 
-def worker_count(asked: int | None, address: str, resources: dict[str, float]) -> int:
-    """Return how many one-CPU processes to use: as asked, else one for every CPU there is."""
-    cpus = os.cpu_count() if address == LOCAL else int(resources.get("CPU", 1))
-    return asked or max(cpus or 1, 1)
-
-
 def fetch(reference: Any, what: str = "a task") -> Any:
     """Fetch a task's result; turn its failure into an error that a person can act on.
 
@@ -170,11 +168,17 @@ def fetch(reference: Any, what: str = "a task") -> Any:
     RiborayError
         The task's own, or one that says what happened to it. Work that is committed piece by
         piece is kept: the same command goes on.
+    LostObject
+        If something the task needed, or its result, went with a machine.
     """
     try:
         return ray.get(reference)
+    except ray.exceptions.ObjectLostError as error:
+        raise LostObject(f"{what} lost what it needs with a machine") from error
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
+        if isinstance(cause, ray.exceptions.ObjectLostError):
+            raise LostObject(f"{what} lost what it needs with a machine") from error
         if isinstance(cause, RiborayError):
             raise cause from error
         if isinstance(cause, OSError):
@@ -183,6 +187,6 @@ def fetch(reference: Any, what: str = "a task") -> Any:
                 f"{where}{cause.strerror or cause}; what is done is kept: "
                 "put this right and give the same command again"
             ) from error
-        raise RiborayError(f"{what} failed: {first_line(error)}") from error
+        raise RiborayError(f"{what} failed: {first_line(cause)}") from error
     except ray.exceptions.RayError as error:
         raise RiborayError(f"Ray lost {what}: {first_line(error)}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["LOCAL", "prepare_ray"]
+from riboray.errors import ConfigError
+
+__all__ = ["LOCAL", "check_memory_per_worker", "prepare_ray"]
 
 LOCAL = "local"
 
@@ -53,3 +55,15 @@ def prepare_ray(address: str | None) -> str:
         for name, value in _LOCAL_SETTINGS.items():
             os.environ.setdefault(name, value)
     return resolved
+
+
+def check_memory_per_worker(value: float | None) -> None:
+    """Refuse a reservation of memory that is none.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a number above 0.
+    """
+    if value is not None and not 0 < value < 1e6:
+        raise ConfigError(f"memory_per_worker must be a number of GiB above 0, not {value}")

@@ -218,7 +218,7 @@ def aligning(process):
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it may be gone by now
-            if "ray::Worker" in " ".join(child.cmdline()):
+            if "ray::_Worker" in " ".join(child.cmdline()):
                 found.append(child)
     return found
 

@@ -257,7 +257,7 @@ def test_inputs_from_an_object_store(work, undisturbed, object_store):
     [
         (["nowhere.fa"], "no such file"),
         (["plain.fa", "--layers=[7]"], "layers 0 to 6"),
-        (["plain.fa", "--device", "gpu"], "the cluster has no GPU"),
+        (["plain.fa", "--device", "gpu"], "this machine has no GPU"),
         (["empty.fa"], "is empty"),
         (["torn.fa.gz"], "ends too early"),
     ],

@@ -148,7 +148,8 @@ def check_room(
 def _run(
     config: AlignConfig, work: Prepared, plan: Plan, store: PairStore, address: str
 ) -> dict[str, Any]:
-    from riboray.alignment.pipeline import Context, TileRunner, workers_on
+    from riboray.alignment.pipeline import Context, TileRunner
+    from riboray.crew.pipeline import crew_on
 
     named, start = work.named, time.monotonic()
     ordered = [named.sequences[k] for k in plan.order.tolist()]
@@ -161,8 +162,8 @@ def _run(
         storage=config.storage,
     )
     chunks = embedding_chunks(work.loaded.name, ordered, plan.chunks, work.maker)
-    with workers_on(address, config.num_workers) as workers:
-        runner = TileRunner(workers, store, context, chunks, None)
+    with crew_on(address, config.num_workers, config.memory_per_worker, store.work) as crew:
+        runner = TileRunner(crew, store, context, chunks, None)
         try:
             tiles, reports, scored = _rounds(config, runner, store, plan, context)
         except KeyboardInterrupt:
@@ -171,7 +172,7 @@ def _run(
         times: dict[str, float] = {
             "seconds": round(time.monotonic() - start, 1),
             "align_seconds": round(runner.seconds, 1),
-            "workers": workers.count,
+            "workers": crew.count,
         }
     if scored != plan.pairs:
         raise RiborayError(f"{scored:,} pairs were compared, but there are {plan.pairs:,}")

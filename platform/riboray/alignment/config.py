@@ -11,6 +11,7 @@ from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.manifest import fingerprint, sha256_file
 from riboray.model.bundled import DEFAULT_MODEL
+from riboray.rayenv import check_memory_per_worker
 
 __all__ = ["AlignConfig", "AlignmentOptions", "SearchConfig"]
 
@@ -54,6 +55,9 @@ class AlignmentOptions:
     rejects.parquet."""
     num_workers: int | None = None
     """Processes that align, one CPU each; all CPUs by default."""
+    memory_per_worker: float | None = None
+    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
+    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     ray_address: str | None = None
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
     dry_run: bool = False
@@ -62,6 +66,7 @@ class AlignmentOptions:
     """Seed of shuffles and samples."""
 
     def __post_init__(self) -> None:
+        check_memory_per_worker(self.memory_per_worker)
         check_mode(self.mode)
         if self.arithmetic == "int16":
             whole_penalties(self.gaps, SCALE)
@@ -75,7 +80,9 @@ class AlignmentOptions:
     def identity(self, inputs: list[str], checkpoint: str) -> str:
         """Hash what decides the result: options, contents of the inputs, weights."""
         values: dict[str, Any] = asdict(self)
-        for name in ("output", "num_workers", "ray_address", "dry_run", "checkpoint"):
+        for name in ("output", "dry_run", "checkpoint"):
+            values.pop(name, None)
+        for name in ("num_workers", "memory_per_worker", "ray_address"):
             values.pop(name, None)
         for name in ("input", "query", "db"):
             values.pop(name, None)

@@ -1,13 +1,12 @@
-"""Tiles over a pool of Ray actors; base embeddings shared through the object store."""
+"""Tiles over a crew of processes; base embeddings shared through the object store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,22 +25,23 @@ from riboray.alignment.sides import Rule, Side, TileHits
 from riboray.alignment.similarity import SequenceSet
 from riboray.alignment.store import PairStore, Phase, TileReport
 from riboray.alignment.tiles import align_pairs, align_tile, score_pairs, score_tile
+from riboray.console import say
+from riboray.crew.pipeline import Crew, shared
 from riboray.embedding.pooling import pool
 from riboray.embedding.shards import cached_embedder
 from riboray.embedding.store import EmbeddingSet
-from riboray.pipeline import connect, fetch, worker_count
+from riboray.errors import RiborayError
+from riboray.pipeline import LostObject
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
-__all__ = ["Context", "TileRunner", "find_candidates", "workers_on"]
+__all__ = ["Context", "TileRunner", "find_candidates"]
 
-#: Tiles handed to an actor ahead of time, so that it never waits for the next.
-_AHEAD = 2
+#: How often base embeddings are made again that were lost with machines.
+_LOSSES = 20
 
 #: Queries embedded and pooled by one call.
 _QUERIES = 256
-
-T = TypeVar("T")
 
 Chunk = Callable[[], Side]
 """Loads or embeds a chunk of sequences; runs in an actor."""
@@ -80,76 +80,6 @@ class Context:
 Arrays = tuple[Any, Any, Any, int]
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=20)
-class Worker:
-    """A process for one CPU that calls functions.
-
-    After a crash it calls again: what a function writes is whole or absent, and the same each time.
-    """
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function; references among its arguments have been fetched."""
-        return function(*arguments)
-
-
-class Workers:
-    """A pool of `Worker` actors.
-
-    Parameters
-    ----------
-    count : int
-        Actors.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._actors = [Worker.remote() for _ in range(count)]  # type: ignore[attr-defined]
-
-    def each(self, calls: Iterable[tuple[T, tuple[Any, ...]]]) -> Iterator[tuple[T, Any]]:
-        """Make calls, in their order, and yield each one's label and result as it comes.
-
-        Parameters
-        ----------
-        calls : iterable of tuple
-            A label, and a function with its arguments. Drawn from as actors become free.
-
-        Yields
-        ------
-        tuple
-            Label, and a reference to the result.
-        """
-        source = iter(calls)
-        running: dict[Any, tuple[T, Any]] = {}
-        free = [actor for _ in range(_AHEAD) for actor in self._actors]
-        exhausted = False
-        while running or not exhausted:
-            while free and not exhausted:
-                following = next(source, None)
-                if following is None:
-                    exhausted = True
-                    break
-                label, call = following
-                actor = free.pop(0)
-                running[actor.call.remote(*call)] = label, actor
-            if running:
-                done, _ = ray.wait(list(running), num_returns=1, fetch_local=False)
-                label, actor = running.pop(done[0])
-                free.append(actor)
-                yield label, done[0]
-
-
-_cache: dict[str, Any] = {}
-
-
-def _shared(box: list[Any]) -> Any:
-    """Fetch what all calls share once a process. In a list, Ray does not fetch it for each call."""
-    (reference,) = box
-    key = reference.hex()
-    if key not in _cache:
-        _cache[key] = ray.get(reference)
-    return _cache[key]
-
-
 def _make_chunk(load: Chunk, storage: str) -> Arrays:
     """Embed or load a chunk, to be left in the object store."""
     side = load()
@@ -167,7 +97,7 @@ def _align(
     box: list[Any], tile: TileSpec, phase: Phase, a: Arrays, b: Arrays | None = None
 ) -> TileReport:
     """Do one tile and commit what is to be reported of it."""
-    store, context = _shared(box)
+    store, context = shared(box)
     side_a = _side(a)
     side_b = side_a if b is None else _side(b)
     hits = _hits(context, tile, phase, side_a, side_b)
@@ -199,12 +129,12 @@ def _hits(context: Context, tile: TileSpec, phase: Phase, a: Side, b: Side) -> T
 
 
 class TileRunner:
-    """Runs the tiles of a plan on a pool of actors.
+    """Runs the tiles of a plan on a crew.
 
     Parameters
     ----------
-    workers : Workers
-        The pool.
+    crew : Crew
+        Who works.
     store : PairStore
         Where tiles are committed.
     context : Context
@@ -220,13 +150,13 @@ class TileRunner:
 
     def __init__(
         self,
-        workers: Workers,
+        crew: Crew,
         store: PairStore,
         context: Context,
         chunks: list[Chunk],
         target_chunks: list[Chunk] | None,
     ) -> None:
-        self._workers, self._storage = workers, context.storage
+        self._crew, self._storage = crew, context.storage
         self._box = [ray.put((store, context))]
         self._chunks, self._target_chunks = chunks, target_chunks
         self._loaded: dict[tuple[int, int], Any] = {}
@@ -237,8 +167,8 @@ class TileRunner:
         needed = {(0, tile.a) for tile in tiles} | {self._key_b(tile) for tile in tiles}
         missing = sorted(needed - set(self._loaded))
         calls = ((key, (_make_chunk, self._loader(key), self._storage)) for key in missing)
-        for done, (key, reference) in enumerate(self._workers.each(calls), start=1):
-            fetch(reference)
+        made = self._crew.each(calls, len(missing), what="embedding", keep=True)
+        for done, (key, reference) in enumerate(made, start=1):
             self._loaded[key] = reference
             on_chunk(done, len(missing))
 
@@ -255,12 +185,27 @@ class TileRunner:
         Raises
         ------
         RiborayError
-            If a tile fails for another reason than a lost process, or loses twenty of them.
+            If a tile fails for another reason than a lost process or machine.
         """
-        start = time.monotonic()
-        for tile, reference in self._workers.each((t, self._call(t, phase)) for t in tiles):
-            yield tile, fetch(reference, f"tile {tile.name}")
-        self.seconds += time.monotonic() - start
+        start, left = time.monotonic(), tiles
+        for _ in range(_LOSSES):
+            lost = []
+            calls = ((tile, self._call(tile, phase)) for tile in left)
+            for tile, report in self._crew.each(calls, len(left), what="aligning"):
+                if isinstance(report, LostObject):
+                    lost.append(tile)
+                else:
+                    yield tile, report
+            if not lost:
+                self.seconds += time.monotonic() - start
+                return
+            say(f"  {len(lost)} tiles again: base embeddings went with a machine")
+            for tile in lost:
+                self._loaded.pop((0, tile.a), None)
+                self._loaded.pop(self._key_b(tile), None)
+            left = lost
+            self.prepare(left, lambda done, total: None)
+        raise RiborayError(f"base embeddings went with a machine {_LOSSES} times")
 
     def _call(self, tile: TileSpec, phase: Phase) -> tuple[Any, ...]:
         a, b = self._loaded[0, tile.a], self._loaded[self._key_b(tile)]
@@ -275,7 +220,7 @@ def _pool_texts(checkpoint: str, texts: list[str], how: str) -> Any:
 
 def _search_shard(box: list[Any], number: int, count: int) -> list[Candidates]:
     """Find candidates in one file; the index it may build is the same file every time."""
-    database, chooser, pooled, kmers = _shared(box)
+    database, chooser, pooled, kmers = shared(box)
     return search_shard(database, number, chooser, pooled, kmers, count)
 
 
@@ -283,12 +228,12 @@ def _rank(
     box: list[Any], texts: list[str], rows: np.ndarray[Any, np.dtype[np.int64]], count: int
 ) -> Candidates:
     """Choose among what k-mers chose."""
-    database, chooser, _, _ = _shared(box)
+    database, chooser, _, _ = shared(box)
     return rank_by_diagonals(partial(stored_texts, database), chooser, texts, rows, count)
 
 
 def find_candidates(
-    workers: Workers,
+    crew: Crew,
     database: EmbeddingSet,
     chooser: Prefilter,
     queries: list[str],
@@ -303,7 +248,7 @@ def find_candidates(
         (start, (_pool_texts, checkpoint, queries[start : start + _QUERIES], how))
         for start in starts
     )
-    parts = {start: fetch(reference) for start, reference in workers.each(calls)}
+    parts = dict(crew.each(calls, len(starts), what="embedding"))
     pooled = np.concatenate([parts[start] for start in starts])
     kmers = None if chooser.kmers is None else chooser.kmers.queries(queries)
     box = [ray.put((database, chooser, pooled, kmers))]
@@ -311,8 +256,8 @@ def find_candidates(
     searches = ((number, (_search_shard, box, number, count)) for number in files)
     widths = ([] if chooser.whitening is None else [count]) + [first_width(count)]
     best: list[Candidates | None] = [None] * len(widths)
-    for done, (_, reference) in enumerate(workers.each(searches), start=1):
-        found = zip(best, fetch(reference), widths, strict=False)
+    for done, (_, part) in enumerate(crew.each(searches, len(files), what="searching"), start=1):
+        found = zip(best, part, widths, strict=False)
         best = [merge_candidates(*one) for one in found]
         on_file(done, len(files))
     chosen = [one for one in best if one is not None]
@@ -323,13 +268,6 @@ def find_candidates(
         (start, (_rank, box, queries[start:stop], rows[start:stop], count))
         for start, stop in ((start, start + _QUERIES) for start in starts)
     )
-    ranked = {start: fetch(reference) for start, reference in workers.each(blocks)}
+    ranked = dict(crew.each(blocks, len(starts), what="ranking"))
     similarity = np.concatenate([ranked[start].similarity for start in starts])
     return [*chosen, Candidates(np.concatenate([ranked[s].rows for s in starts]), similarity)]
-
-
-@contextmanager
-def workers_on(address: str, asked: int | None) -> Iterator[Workers]:
-    """Connect to Ray and start actors, by default one a CPU."""
-    with connect(address, cpus=asked or 0) as resources:
-        yield Workers(worker_count(asked, address, resources))

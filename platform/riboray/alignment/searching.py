@@ -32,7 +32,8 @@ from riboray.rayenv import LOCAL, prepare_ray
 from riboray.room import byte_size, check_disk, spill_folder
 
 if TYPE_CHECKING:
-    from riboray.alignment.pipeline import Context, Workers
+    from riboray.alignment.pipeline import Context
+    from riboray.crew.pipeline import Crew
 
 __all__ = ["search"]
 
@@ -118,14 +119,15 @@ def _announce(
 def _run(
     config: SearchConfig, work: Prepared, database: EmbeddingSet, store: PairStore, address: str
 ) -> dict[str, Any]:
-    from riboray.alignment.pipeline import TileRunner, workers_on
+    from riboray.alignment.pipeline import TileRunner
+    from riboray.crew.pipeline import crew_on
 
     start = time.monotonic()
     checkpoint = work.loaded.name
-    with workers_on(address, config.num_workers) as workers:
+    with crew_on(address, config.num_workers, config.memory_per_worker, store.work) as crew:
         pairs = None
         if config.prefilter != "none":
-            pairs = _candidates(config, work, database, store, workers)
+            pairs = _candidates(config, work, database, store, crew)
         targets = np.arange(len(database)) if pairs is None else np.unique(pairs[1])
         plan, context = _plan(config, work, database, targets, pairs)
         assert plan.target_order is not None
@@ -143,7 +145,7 @@ def _run(
         ]
         ordered = [work.named.sequences[k] for k in plan.order.tolist()]
         chunks = embedding_chunks(checkpoint, ordered, plan.chunks, work.maker)
-        runner = TileRunner(workers, store, context, chunks, loaders)
+        runner = TileRunner(crew, store, context, chunks, loaders)
         tiles = plan.tiles if pairs is None else _chosen(plan, pairs, targets, context)
         reports = run_tiles(runner, store, tiles, "score")
         best = _rank(work)
@@ -194,7 +196,7 @@ def _candidates(
     work: Prepared,
     database: EmbeddingSet,
     store: PairStore,
-    workers: Workers,
+    crew: Crew,
 ) -> Pairs:
     """Find every query's candidates in all files; return pairs of query and global row.
 
@@ -211,7 +213,7 @@ def _candidates(
     texts, checkpoint = work.named.sequences, work.loaded.name
     progress = Progress("  prefilter")
     best = find_candidates(
-        workers,
+        crew,
         database,
         chooser,
         texts,

@@ -41,7 +41,7 @@ from riboray.model.checkpoint import LoadedCheckpoint
 from riboray.rayenv import prepare_ray
 
 if TYPE_CHECKING:
-    from riboray.alignment.pipeline import Workers
+    from riboray.crew.pipeline import Crew
 
 __all__ = ["Comparison", "compare_all", "compare_chosen", "embed_many", "read_compared"]
 
@@ -135,6 +135,7 @@ def compare_all(
             scores_only=config.weight != "identity",
             max_evalue=evalue,
             num_workers=config.num_workers,
+            memory_per_worker=config.memory_per_worker,
             ray_address=config.ray_address,
             seed=config.seed,
         )
@@ -156,6 +157,7 @@ def embed_many(config: ClusterConfig, work: Path, checkpoint: str) -> EmbeddingS
             duplicate_ids=config.duplicate_ids,
             on_invalid=config.on_invalid,
             num_workers=config.num_workers,
+            memory_per_worker=config.memory_per_worker,
             ray_address=config.ray_address,
         )
     )
@@ -226,35 +228,34 @@ def _prepared(
 
 def _run_rounds(chosen: Chosen) -> None:
     """Do what is not done yet."""
-    from riboray.alignment.pipeline import workers_on
+    from riboray.crew.pipeline import crew_on
 
     config, database, chooser = chosen.config, chosen.database, chosen.chooser
     files, blocks = range(len(database.files)), range(chosen.blocks)
     address = prepare_ray(config.ray_address)
-    with workers_on(address, config.num_workers) as workers:
+    folder = chosen.rows.path(0).parent
+    with crew_on(address, config.num_workers, config.memory_per_worker, folder) as crew:
         unmade = [n for n in files if not chosen.rows.path(n).is_file()]
-        _round(workers, "making rows", len(files), [(chosen.rows.make, n) for n in unmade])
+        _round(crew, "making rows", len(files), [(chosen.rows.make, n) for n in unmade])
         unmade = [n for n in files if not indexed(database, n, chooser)]
         calls = [(index_file, database, n, chooser) for n in unmade]
-        _round(workers, "indexing", len(files), calls)
+        _round(crew, "indexing", len(files), calls)
         unmade = [n for n in blocks if not chosen.candidates(n).is_file()]
-        _round(workers, "prefilter", len(blocks), [(write_candidates, chosen, n) for n in unmade])
+        _round(crew, "prefilter", len(blocks), [(write_candidates, chosen, n) for n in unmade])
         unmade = [n for n in blocks if not chosen.edges(n).is_file()]
-        _round(workers, "aligning", len(blocks), [(compare_block, chosen, n) for n in unmade])
+        _round(crew, "aligning", len(blocks), [(compare_block, chosen, n) for n in unmade])
 
 
-def _round(workers: Workers, label: str, total: int, calls: Sequence[tuple[Any, ...]]) -> None:
+def _round(crew: Crew, label: str, total: int, calls: Sequence[tuple[Any, ...]]) -> None:
     """Make the calls that are left of so many; of reports, show the sums."""
-    from riboray.pipeline import fetch
-
     if not calls:
         return
     done, start = total - len(calls), time.monotonic()
     progress, reports = Progress(f"  {label:<11}", done / total), BlockReport()
-    for _, reference in workers.each((None, call) for call in calls):
+    for _, report in crew.each(((None, call) for call in calls), len(calls), what=label):
         done += 1
         figures = f"{done:,} of {total:,}"
-        if isinstance(report := fetch(reference), BlockReport):
+        if isinstance(report, BlockReport):
             reports += report
             figures += "  " + reports.describe(time.monotonic() - start)
         progress.update(done / total, figures)

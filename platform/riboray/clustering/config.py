@@ -9,6 +9,7 @@ from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, who
 from riboray.alignment.similarity import FAMILY_GAPS
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
+from riboray.rayenv import check_memory_per_worker
 
 __all__ = ["ClusterConfig", "Method", "Quality", "Weight"]
 
@@ -20,7 +21,10 @@ Weight = Literal["calibrated", "z_score", "normalised_score", "score", "identity
 _RESOLUTION: dict[Quality, float] = {"cpm": 0.1, "modularity": 1.0}
 
 #: Options that do not change the result; inputs and weights are told by their content.
-_WITHOUT_EFFECT = ("input", "output", "hits", "checkpoint", "num_workers", "ray_address")
+_WITHOUT_EFFECT = (
+    *("input", "output", "hits", "checkpoint"),
+    *("num_workers", "memory_per_worker", "ray_address"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +120,16 @@ class ClusterConfig:
     rejects.parquet."""
     num_workers: int | None = None
     """Processes that align and embed, one CPU each; all CPUs by default."""
+    memory_per_worker: float | None = None
+    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
+    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     ray_address: str | None = None
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
     seed: int = 0
     """Seed of whatever is drawn by chance."""
 
     def __post_init__(self) -> None:
+        check_memory_per_worker(self.memory_per_worker)
         if not self.input:
             raise ConfigError("nothing to cluster: give FASTA files or a directory of embeddings")
         for name, least in (

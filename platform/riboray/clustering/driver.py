@@ -231,20 +231,19 @@ def _align(work: _Work, sequences: Sequences, clustering: Clustering) -> list[Fi
 
 
 def _aligned(work: _Work, pieces: Iterator[list[Family]]) -> Iterator[int]:
-    """Align pieces of work on all workers, or one in this process; yield clusters done."""
+    """Align pieces of work by a crew, or one in this process; yield clusters done."""
     config = work.config
     options = (work.checkpoint, GapPenalties(), config.mode)
     few = list(islice(pieces, 2))
     if len(few) < 2 and work.address == LOCAL:  # done before a Ray would have started
         yield from (align_families(piece, *options) for piece in few)
         return
-    from riboray.alignment.pipeline import workers_on
-    from riboray.pipeline import fetch
+    from riboray.crew.pipeline import crew_on
 
     calls = ((None, (align_families, piece, *options)) for piece in chain(few, pieces))
-    with workers_on(work.address, config.num_workers) as workers:
-        for _, reference in workers.each(calls):
-            yield fetch(reference)
+    with crew_on(work.address, config.num_workers, config.memory_per_worker) as crew:
+        for _, done in crew.each(calls, what="aligning"):
+            yield done
 
 
 def _counts(

@@ -8,11 +8,14 @@ from typing import Any, Literal
 
 from riboray.corpus.files import opened
 from riboray.errors import ConfigError, InputError
+from riboray.rayenv import check_memory_per_worker
 
 __all__ = ["ColumnNames", "IngestConfig", "read_families"]
 
 #: Options that do not change what is made.
-_WITHOUT_EFFECT = ("output", "num_workers", "ray_address")
+#: Options that need no value.
+_MAY_BE_NONE = ("id_mapping", "num_workers", "memory_per_worker", "ray_address")
+_WITHOUT_EFFECT = ("output", "num_workers", "memory_per_worker", "ray_address")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +150,16 @@ class IngestConfig:
 
     num_workers: int | None = None
     """Processes to use (default: one for every CPU; none for small inputs)."""
+    memory_per_worker: float | None = None
+    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
+    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     ray_address: str | None = None
     """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
 
     def __post_init__(self) -> None:
+        check_memory_per_worker(self.memory_per_worker)
         for name, value in vars(self).items():
-            if value is None and name not in ("id_mapping", "num_workers", "ray_address"):
+            if value is None and name not in _MAY_BE_NONE:
                 raise ConfigError(f"{name} must not be empty; leave it out")
             if isinstance(value, list) and "" in value:
                 raise ConfigError(f"{name} holds an empty value")

@@ -100,4 +100,5 @@ def _runner(config: IngestConfig, inputs: Inputs, address: str) -> AbstractConte
         return nullcontext(SerialRunner())
     from riboray.corpus.pipeline import ray_runner
 
-    return ray_runner(address, config.num_workers)
+    folder = Path(config.output).absolute() / "work"
+    return ray_runner(address, config.num_workers, folder, config.memory_per_worker)

@@ -52,7 +52,9 @@ GZIP_FACTOR = 4
 class Runner(Protocol):
     """Something that calls functions, here or in other processes."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many calls are made at a time."""
 
     def map(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Call ``function(*item)`` for every item; yield results as they come, in any order."""

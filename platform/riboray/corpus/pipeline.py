@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from riboray.corpus.memory import keep_memory
-from riboray.pipeline import connect, fetch, worker_count
+from riboray.crew.pipeline import common_file, unshared, visible
+from riboray.pipeline import connect, fetch
+from riboray.rayenv import LOCAL
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
@@ -17,12 +23,19 @@ __all__ = ["RayRunner", "ray_runner"]
 _BYTES_AHEAD = 320 << 20
 #: Seconds that tasks get to end when one has failed.
 _PATIENCE = 15.0
+#: Tasks that may wait for a cluster's next machines, beside as many as run: its autoscaler sees
+#: them.
+_WAITING = 4
+#: Seconds for which the number of a cluster's CPUs is taken as known.
+_GOOD_FOR = 5.0
 
 
 @ray.remote(num_cpus=1, max_retries=20)
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], probe: str | None) -> Any:
     """Call a function. Done twice, after a crash, it leaves the same files."""
     keep_memory()
+    if probe is not None and not visible(probe):
+        raise unshared(Path(probe).parent, socket.gethostname())
     return function(*arguments)
 
 
@@ -31,12 +44,40 @@ class RayRunner:
 
     Parameters
     ----------
-    workers : int
-        Tasks that run at a time.
+    workers : int, list of int or None
+        Tasks that run at a time, or least and most. None: as many as there are CPUs, and on a
+        cluster twice as many, so that it may grow.
+    address : str
+        Which Ray.
+    folder : Path, optional
+        Where tasks write, which must be the same folder on all machines.
+    memory : float, optional
+        GiB that each task holds.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(
+        self,
+        workers: int | list[int] | None,
+        address: str,
+        folder: Path | None = None,
+        memory: float | None = None,
+    ) -> None:
+        self._asked = workers[1] if isinstance(workers, list) else workers
+        self._address, self._folder = address, folder
+        options = {} if memory is None else {"memory": int(memory * 2**30)}
+        self._call = _call.options(**options)
+        self._counted = (-_GOOD_FOR, 0)
+
+    @property
+    def workers(self) -> int:
+        """Tasks that are with Ray at a time."""
+        if self._asked is not None or self._address == LOCAL:
+            return self._asked or os.cpu_count() or 1
+        if time.monotonic() - self._counted[0] >= _GOOD_FOR:
+            cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+            self._counted = time.monotonic(), cpus
+        cpus = self._counted[1]
+        return cpus + max(cpus, _WAITING)
 
     def map(self, function: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Call ``function(*item)`` for every item; yield results as they come.
@@ -47,6 +88,16 @@ class RayRunner:
             If a call fails for a reason other than a lost process.
         """
         running: dict[Any, int] = {}
+        with common_file(self._address, self._folder) as probe:
+            yield from self._map(function, items, running, probe)
+
+    def _map(
+        self,
+        function: Callable[..., Any],
+        items: Iterable[tuple[Any, ...]],
+        running: dict[Any, int],
+        probe: str | None,
+    ) -> Iterator[Any]:
         try:
             for item in items:
                 size = _size(item)
@@ -54,7 +105,7 @@ class RayRunner:
                     len(running) >= self.workers or sum(running.values()) + size > _BYTES_AHEAD
                 ):
                     yield from self._collect(running)
-                running[_call.remote(function, item)] = size
+                running[self._call.remote(function, item, probe)] = size
             while running:
                 yield from self._collect(running)
         finally:
@@ -80,7 +131,9 @@ def _size(item: Any) -> int:
 
 
 @contextmanager
-def ray_runner(address: str, workers: int | None) -> Iterator[RayRunner]:
+def ray_runner(
+    address: str, workers: int | None, folder: Path | None, memory: float | None
+) -> Iterator[RayRunner]:
     """Connect to Ray, or start one on this machine, for the length of a ``with`` block."""
-    with connect(address, cpus=workers or 0, spare=0) as resources:
-        yield RayRunner(worker_count(workers, address, resources))
+    with connect(address, cpus=workers or 0, spare=0):
+        yield RayRunner(workers, address, folder, memory)

@@ -9,13 +9,17 @@ from riboray.corpus.config import ColumnNames
 from riboray.corpus.sequences import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.model.bundled import DEFAULT_MODEL
+from riboray.rayenv import check_memory_per_worker
 
 __all__ = ["EmbedConfig", "resolve_layers"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 #: Options that do not change what is made.
-_WITHOUT_EFFECT = ("output", "num_workers", "ray_address", "device", "compile", "checkpoint")
+_WITHOUT_EFFECT = (
+    *("output", "device", "compile", "checkpoint"),
+    *("num_workers", "memory_per_worker", "ray_address"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +93,14 @@ class EmbedConfig:
     num_workers: int | list[int] | None = None
     """Processes that embed, a CPU or a GPU each; [least, most] lets the pool grow and shrink with
     the cluster. By default one for every CPU or GPU there is."""
+    memory_per_worker: float | None = None
+    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
+    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     ray_address: str | None = None
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
 
     def __post_init__(self) -> None:
+        check_memory_per_worker(self.memory_per_worker)
         if not self.input:
             raise ConfigError("nothing to embed: give files, folders or URLs")
         if not self.layers or len(set(self.layers)) < len(self.layers):

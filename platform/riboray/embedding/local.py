@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from riboray.corpus.ingestion import Runner, SerialRunner
+from riboray.crew.size import Size
 from riboray.embedding.planning import Part
 from riboray.embedding.reading import Source, read_parts, wanted_units
 from riboray.embedding.shards import Job, Note, PartMaker
@@ -15,7 +16,7 @@ __all__ = ["LocalPool"]
 class LocalPool:
     """Reads inputs and embeds them in this process, as `EmbeddingPool` does in others."""
 
-    use_gpu, least, most = False, 1, 1
+    use_gpu, size = False, Size(1, 1)
 
     def __init__(self) -> None:
         self.runner: Runner = SerialRunner()

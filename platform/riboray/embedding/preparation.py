@@ -163,11 +163,11 @@ class Preparation:
         if config.per_base:
             size += float(layers * width * _SIZES[config.per_base_dtype]) * nucleotides
         kind = "GPU" if pool.use_gpu else "CPU"
-        workers = f"{pool.least}" if pool.least == pool.most else f"{pool.least} to {pool.most}"
         say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
-        say(f"  workers     {workers}, a {kind} each")
+        say(f"  workers     {pool.size}, a {kind} each")
         done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
         advice = "leave out --per-base, use --dtype float16, or write elsewhere"
         check_disk(directory, max(size - done, 0), advice)
         if not pool.use_gpu:
-            say(f"  estimate    {clock(self._seconds / pool.most)}, by the speed of this process")
+            seconds = self._seconds / pool.size.least
+            say(f"  estimate    {clock(seconds)}, by the speed of this process")

@@ -11,6 +11,7 @@ from riboray.manifest import fingerprint
 from riboray.model.config import RnaBertConfig
 from riboray.pretraining.curriculum import OBJECTIVES, Phase
 from riboray.pretraining.masking import MaskingRule
+from riboray.rayenv import check_memory_per_worker
 
 __all__ = ["METRICS", "PretrainConfig"]
 
@@ -24,6 +25,7 @@ _RESUMABLE = (
     "storage",
     "num_workers",
     "cpus_per_worker",
+    "memory_per_worker",
     "resize_minutes",
     "device",
     "compile",
@@ -226,6 +228,9 @@ class PretrainConfig:
     while the run goes on."""
     cpus_per_worker: int = 1
     """CPUs of a worker; on a laptop, more workers are faster than more threads."""
+    memory_per_worker: float | None = None
+    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
+    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     resize_minutes: float = 1.0
     """Minutes between looks at whether more workers fit, with [least, most]."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -237,6 +242,7 @@ class PretrainConfig:
     on from the last checkpoint."""
 
     def __post_init__(self) -> None:
+        check_memory_per_worker(self.memory_per_worker)
         positive = (
             "pairs_per_family",
             "learning_rate",

@@ -245,7 +245,7 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
     least, most = config.worker_range
     store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
     with connect(address, cpus=most * config.cpus_per_worker) as resources:
-        use_gpu = gpus_wanted(config, resources)
+        use_gpu = gpus_wanted(config, address, resources)
         device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
         workers = f"{most}" if least == most else f"{least} to {most}"
         say(f"  workers     {workers}, {device} each")

@@ -18,6 +18,7 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
 from riboray.pretraining.checkpoints import CheckpointStore
@@ -25,6 +26,7 @@ from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.progress.pipeline import ProgressBoard
 from riboray.pretraining.sessions import Record
 from riboray.pretraining.streams import StreamSpec
+from riboray.rayenv import LOCAL
 
 if TYPE_CHECKING:
     from riboray.pretraining.validation import Validation
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingRun", "WorkerArguments", "gpus_wanted"]
 
 
-def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
+def gpus_wanted(config: PretrainConfig, address: str, resources: dict[str, float]) -> bool:
     """Decide whether each worker gets a GPU.
 
     With ``device="auto"``, if the cluster has enough of them now.
@@ -40,10 +42,12 @@ def gpus_wanted(config: PretrainConfig, resources: dict[str, float]) -> bool:
     Raises
     ------
     ConfigError
-        If GPUs are asked for and there is none.
+        If GPUs are asked for and this machine has none; a cluster may yet get some.
     """
     if config.device == "gpu" and not resources.get("GPU"):
-        raise ConfigError("device is gpu, but the cluster has no GPU now; use cpu or auto")
+        if address == LOCAL:
+            raise ConfigError("device is gpu, but this machine has no GPU; use cpu or auto")
+        say("  waiting     the cluster has no GPU now; its autoscaler is asked for them")
     if config.device != "auto":
         return config.device == "gpu"
     return resources.get("GPU", 0) >= config.worker_range[0]
@@ -199,7 +203,12 @@ class TrainingRun:
 
     @property
     def _worker_resources(self) -> dict[str, float]:
-        return {"CPU": self.config.cpus_per_worker, **({"GPU": 1} if self.use_gpu else {})}
+        needs: dict[str, float] = {"CPU": self.config.cpus_per_worker}
+        if self.use_gpu:
+            needs["GPU"] = 1
+        if self.config.memory_per_worker is not None:
+            needs["memory"] = self.config.memory_per_worker * 2**30
+        return needs
 
     def _room(self) -> int:
         """Count the workers that the cluster's nodes have room for, up to the most wanted."""

@@ -33,10 +33,9 @@ def _cost(job: Job) -> int:
     return job.cost
 
 
-def _open_index(db: str, checkpoint: str, embedder: Embedder) -> SearchIndex:
+def _open_index(db: str, checkpoint: str, embedder: Embedder, folder: Path) -> SearchIndex:
     """Open what is searched, indices and chance scores included."""
     database, _ = open_database(db, checkpoint)
-    folder = Path(tempfile.mkdtemp(prefix="riboray-index-"))
     index = SearchIndex(database, embedder, checkpoint, folder)
     index.rule("global")
     return index
@@ -76,9 +75,13 @@ class Core:
         # Where the file lies on the server is nobody's business outside.
         self.model, self.name = loaded.model, Path(loaded.name).name
         self.limits = limits or Limits()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         embedder = Embedder(loaded.model, device=device)
         self.tokens, self.config = embedder.config.tokens, embedder.config
-        index = None if db is None else _open_index(db, checkpoint, embedder)
+        index = None
+        if db is not None:  # indices that are not beside the database are this process's own
+            self._folder = tempfile.TemporaryDirectory(prefix="riboray-index-")
+            index = _open_index(db, checkpoint, embedder, Path(self._folder.name))
         self.worker, self.metrics = Worker(embedder, index), Metrics()
         run = self.metrics.timed(self.worker.run, _cost)
         self._batcher = Batcher[Job, Any](run, _cost, embedder.token_budget, capacity)
@@ -119,6 +122,8 @@ class Core:
     async def close(self) -> None:
         """Finish what is being computed; who waits is told."""
         await self._batcher.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     async def _compute(self, jobs: Sequence[Job | ServiceError], first: int = 0) -> list[Any]:
         """Compute the jobs; what was no job, and what fails, is an error in its place.

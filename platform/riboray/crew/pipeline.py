@@ -1,0 +1,341 @@
+"""A crew of Ray actors that grows with the work and with the cluster.
+
+How many processes to ask for is known to nobody beforehand: a cluster that scales itself may have
+no node yet, and says nowhere how many it could have. So a crew begins with a process for every CPU
+(or GPU) that is there, a few at least, sees how long a call takes, and asks for more as long as
+each would have a minute's work. What it asks for is the demand that an autoscaler sees. Processes
+that the cluster has no room for wait; calls go to those that are there.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from riboray.console import say
+from riboray.crew.size import Needs, Size, crew_size
+from riboray.errors import OutputError, RiborayError
+from riboray.pipeline import LostObject, connect, fetch, first_line
+from riboray.rayenv import LOCAL
+
+import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
+
+__all__ = ["Crew", "common_file", "crew_on", "shared", "unshared", "visible"]
+
+#: Calls with an actor at a time: one that it works on and one that follows.
+_AHEAD = 2
+#: How often a call may take its process with it.
+_DEATHS = 5
+#: Seconds after which a process that died is asked again whether it is back.
+_PATIENCE = 1.0
+#: Seconds of work for which another process is asked for: a machine takes minutes to come.
+_GRAIN = 60.0
+
+#: How Ray tells that a process is gone; the latter if it ended it for want of memory.
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+
+T = TypeVar("T")
+
+
+@ray.remote(max_restarts=-1)
+class _Worker:
+    """A process that calls functions."""
+
+    def ready(self, probe: str | None) -> str:
+        """Answer once the process is there; name its machine if that does not see a file."""
+        return "" if probe is None or visible(probe) else socket.gethostname()
+
+    @ray.method(num_returns=2)
+    def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+        """Call a function; references among its arguments have been fetched.
+
+        Returns
+        -------
+        tuple
+            Seconds it took, and its result, which need not leave this machine.
+        """
+        start = time.perf_counter()
+        result = function(*arguments)
+        return time.perf_counter() - start, result
+
+
+def visible(probe: str) -> bool:
+    """Tell whether a file of the driver's is seen here; a network disk may need a moment."""
+    for _ in range(20):
+        if Path(probe).exists():
+            return True
+        time.sleep(0.25)
+    return False
+
+
+def unshared(folder: str | Path, machine: str) -> OutputError:
+    """Make the error that says that a folder is not the same on all machines."""
+    return OutputError(
+        str(folder), f"is not the same folder on {machine}: write to storage that all nodes share"
+    )
+
+
+_cache: dict[str, Any] = {}
+
+
+def shared(box: list[Any]) -> Any:
+    """Fetch what all calls share once a process. In a list, Ray does not fetch it for each call."""
+    (reference,) = box
+    key = reference.hex()
+    if key not in _cache:
+        _cache[key] = ray.get(reference)
+    return _cache[key]
+
+
+@dataclass
+class _Call:
+    """A call to be made, and how many processes it has lost."""
+
+    label: Any
+    arguments: tuple[Any, ...]
+    deaths: int = 0
+
+
+class Crew:
+    """Actors that make calls, of which some may not be there yet, or not any more.
+
+    Parameters
+    ----------
+    size : Size
+        How many; see the module's description.
+    needs : Needs
+        What each holds.
+    probe : str, optional
+        A file that every process must see.
+    """
+
+    def __init__(self, size: Size, needs: Needs, probe: str | None = None) -> None:
+        self.size, self.needs, self._probe = size, needs, probe
+        self._all: list[Any] = []
+        self._there: list[Any] = []
+        self._awaited: dict[Any, Any] = {}
+        self._load: Counter[Any] = Counter()
+        self._running: dict[Any, tuple[_Call, Any, Any]] = {}
+        self._again: deque[_Call] = deque()
+
+    @property
+    def count(self) -> int:
+        """How many processes there are now."""
+        return len(self._there)
+
+    def each(
+        self,
+        calls: Iterable[tuple[T, tuple[Any, ...]]],
+        total: int | None = None,
+        *,
+        what: str = "the work",
+        keep: bool = False,
+        last: bool = False,
+    ) -> Iterator[tuple[T, Any]]:
+        """Make calls, and yield each one's label and result as it comes.
+
+        What a function writes must be whole or absent, and the same each time: a call whose
+        process is lost is made again.
+
+        Parameters
+        ----------
+        calls : iterable of tuple
+            A label, and a function with its arguments. Drawn from as processes become free.
+        total : int, optional
+            How many there are.
+        what : str
+            What it is, for messages.
+        keep : bool
+            Leave results in the memory of the machine that made them, and yield references.
+        last : bool
+            Whether no others follow: processes without work are given back then, and a cluster
+            shrinks while the last ones work.
+
+        Yields
+        ------
+        tuple
+            Label, and result: a `LostObject` if a reference among the arguments leads nowhere,
+            since its machine is gone.
+
+        Raises
+        ------
+        RiborayError
+            If a call fails, or takes its process with it again and again, or no process begins.
+        """
+        source = (_Call(label, call) for label, call in calls)
+        following = next(source, None)
+        self._want(min(self.size.least, self.size.least if total is None else total))
+        done, seconds = 0, 0.0
+        while following or self._again or self._running:
+            while (following or self._again) and (actor := self._free()) is not None:
+                if self._again:
+                    self._hand(actor, self._again.popleft())
+                elif following is not None:
+                    self._hand(actor, following)
+                    following = next(source, None)
+            if following is None and not self._again:
+                self._send_home(idle=last)
+            for reference in self._wait():
+                if reference in self._awaited:
+                    self._welcome(reference)
+                elif (found := self._collect(reference, what, keep=keep)) is not None:
+                    spent, label, result = found
+                    done, seconds = done + 1, seconds + spent
+                    if following is not None:
+                        left = None if total is None else total - done
+                        self._want(self._worth(left, seconds / done))
+                    yield label, result
+
+    def _worth(self, left: int | None, seconds: float) -> int:
+        """Return how many processes so many calls of so many seconds are worth asking for."""
+        if left is None:
+            return 2 * len(self._there)
+        return min(math.ceil(left * seconds / _GRAIN), left)
+
+    def _want(self, count: int) -> None:
+        for _ in range(min(count, self.size.most) - len(self._all)):
+            options = self.needs.options()
+            actor = _Worker.options(**options).remote()  # type: ignore[attr-defined]
+            self._all.append(actor)
+            self._await(actor)
+
+    def _await(self, actor: Any) -> None:
+        self._awaited[actor.ready.remote(self._probe)] = actor
+
+    def _wait(self) -> list[Any]:
+        references = [*self._running, *self._awaited]
+        done, _ = ray.wait(references, num_returns=1, fetch_local=False, timeout=60)
+        if not done and not self._there:
+            say(f"  waiting     the cluster has no room for a process yet ({self.needs})")
+        found: list[Any] = done
+        return found
+
+    def _free(self) -> Any:
+        """Return the actor with the least to do, or None if all have enough."""
+        actor = min(self._there, key=self._load.__getitem__, default=None)
+        return None if actor is None or self._load[actor] >= _AHEAD else actor
+
+    def _hand(self, actor: Any, call: _Call) -> None:
+        self._load[actor] += 1
+        status, value = actor.call.remote(*call.arguments)
+        self._running[status] = call, actor, value
+
+    def _welcome(self, reference: Any) -> None:
+        actor = self._awaited.pop(reference)
+        try:
+            machine = ray.get(reference)
+        except _LOST as error:
+            if getattr(error, "actor_init_failed", False):
+                raise RiborayError(f"a process could not begin: {first_line(error)}") from error
+            time.sleep(_PATIENCE)  # died again: it is started once more
+            self._await(actor)
+            return
+        except ray.exceptions.RayError as error:
+            raise RiborayError(f"a process could not begin: {first_line(error)}") from error
+        if machine:
+            assert self._probe is not None
+            raise unshared(Path(self._probe).parent, machine)
+        self._there.append(actor)
+
+    def _collect(self, status: Any, what: str, *, keep: bool) -> tuple[float, Any, Any] | None:
+        """Return seconds, label and result; if its process died, the call is made again."""
+        call, actor, value = self._running.pop(status)
+        self._load[actor] -= 1
+        try:
+            seconds = ray.get(status)
+        except _LOST as error:
+            if actor in self._there:
+                self._there.remove(actor)
+                self._await(actor)
+            self._put_back(call, what, error)
+            return None
+        except ray.exceptions.RayError:
+            try:
+                fetch(status, what)
+            except LostObject as lost:
+                return 0.0, call.label, lost
+            raise
+        try:
+            return seconds, call.label, value if keep else ray.get(value)
+        except ray.exceptions.ObjectLostError as error:  # went with its machine since
+            self._put_back(call, what, error)
+            return None
+
+    def _put_back(self, call: _Call, what: str, error: Exception) -> None:
+        """Have a call made again, unless that has been tried often enough."""
+        call.deaths += 1
+        if call.deaths >= _DEATHS:
+            raise RiborayError(
+                f"{what} ended its process {_DEATHS} times: is there enough memory? "
+                f"{first_line(error)}"
+            ) from error
+        self._again.append(call)
+
+    def _send_home(self, *, idle: bool) -> None:
+        """Take back what was asked for and has not come, and what has nothing to do any more."""
+        busy = {actor for _, actor, _ in self._running.values()}
+        if idle:
+            self._dismiss([actor for actor in self._there if actor not in busy])
+        if self._running:
+            # Those that died with work that nobody has asked for yet may be needed for it.
+            self._dismiss([actor for actor in self._awaited.values() if actor not in busy])
+
+    def _dismiss(self, actors: list[Any]) -> None:
+        for actor in actors:
+            ray.kill(actor)
+            self._all.remove(actor)
+        self._there = [actor for actor in self._there if actor not in actors]
+        self._awaited = {r: actor for r, actor in self._awaited.items() if actor not in actors}
+
+    def dismiss(self) -> None:
+        """End all processes."""
+        self._dismiss(list(self._all))
+        self._running.clear()
+        self._again.clear()
+
+
+@contextmanager
+def crew_on(
+    address: str,
+    asked: int | list[int] | None,
+    memory: float | None = None,
+    folder: Path | None = None,
+) -> Iterator[Crew]:
+    """Connect to Ray, or start one on this machine, and have a crew there.
+
+    Parameters
+    ----------
+    address : str
+        Which Ray.
+    asked : int, list of int or None
+        How many processes; see `crew_size`.
+    memory : float, optional
+        GiB that each holds, beside a CPU.
+    folder : Path, optional
+        Where they write, which must be the same folder on all machines.
+    """
+    most = asked[1] if isinstance(asked, list) else asked
+    with connect(address, cpus=most or 0) as resources, common_file(address, folder) as probe:
+        crew = Crew(crew_size(asked, address, resources), Needs(memory=memory), probe)
+        try:
+            yield crew
+        finally:
+            crew.dismiss()
+
+
+@contextmanager
+def common_file(address: str, folder: Path | None) -> Iterator[str | None]:
+    """Have a file in a folder by which other machines tell that it is the same folder."""
+    if address == LOCAL or folder is None:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder.absolute()) as file:
+        yield file.name

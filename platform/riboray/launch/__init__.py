@@ -1,0 +1,1 @@
+"""Clusters: what a cluster's file lacks, and jobs that run there."""

@@ -1,0 +1,179 @@
+"""Jobs on a cluster through Ray's own client, and Ray's own check of a cluster's file."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from riboray.errors import ConfigError, RiborayError
+from riboray.launch.config import SubmitConfig
+from riboray.launch.submission import JobPlan
+
+__all__ = ["RAY_VERSION", "Jobs", "prepared", "upload"]
+
+RAY_VERSION: str = ray.__version__
+
+#: Seconds between looks at a job whose log has ended but which has not.
+_PATIENCE = 1.0
+#: Seconds for which a head that does not answer is asked again.
+_LONGEST_SILENCE = 120.0
+
+
+#: Ray tells which files it leaves out, folder by folder.
+_quiet = logging.getLogger("riboray.launch")
+_quiet.setLevel(logging.WARNING)
+for _name in ("ray.autoscaler", "ray.dashboard.modules.job", "ray._private.runtime_env"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Jobs:
+    """The jobs of a cluster.
+
+    Parameters
+    ----------
+    address : str
+        Of its dashboard.
+
+    Raises
+    ------
+    ConfigError
+        If nobody answers there, or a token is wanted.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        token = Path("~/.ray/auth_token").expanduser()
+        if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's client keeps it to itself
+        try:
+            self._client = JobSubmissionClient(address)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"no cluster at {address}; `ray dashboard cluster.yaml` brings its port here"
+            ) from error
+        except Exception as error:  # whatever the version and the token check raise
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> RiborayError:
+        text = " ".join(str(error).split())
+        if any(word in text for word in ("401", "403", "Authentication", "nauthorized", "token")):
+            return ConfigError(
+                f"the cluster at {self._address} wants its token: set RAY_AUTH_TOKEN, or put it "
+                "into ~/.ray/auth_token"
+            )
+        return RiborayError(f"the cluster at {self._address} refuses: {text[:300]}")
+
+    def begin(self, config: SubmitConfig, plan: JobPlan) -> str:
+        """Send the job; return its name.
+
+        Raises
+        ------
+        RiborayError
+            If the cluster does not take it.
+        """
+        try:
+            name: str = self._client.submit_job(
+                entrypoint=plan.entrypoint,
+                runtime_env=copy.deepcopy(plan.runtime_env),
+                submission_id=config.name,
+                entrypoint_num_cpus=config.driver_cpus or None,
+                entrypoint_memory=int(config.driver_memory * 2**30) or None,
+            )
+        except Exception as error:  # of several kinds
+            raise self._refused(error) from error
+        return name
+
+    def follow(self, name: str) -> tuple[int, str]:
+        """Print a job's log until it ends.
+
+        Returns
+        -------
+        tuple
+            Exit code, and what became of the job.
+        """
+        shown, silent = 0, time.monotonic()
+        while True:
+            try:
+                shown = asyncio.run(self._show(name, shown))
+                info = self._client.get_job_info(name)
+                silent = time.monotonic()
+            except KeyboardInterrupt:
+                raise
+            except Exception as error:  # the connection broke: the head may come back
+                if time.monotonic() - silent > _LONGEST_SILENCE:
+                    return 1, f"cannot be followed any more: {' '.join(str(error).split())[:300]}"
+                time.sleep(_PATIENCE)
+                continue
+            if info.status.is_terminal():
+                return self._outcome(info)
+            time.sleep(_PATIENCE)
+
+    async def _show(self, name: str, shown: int) -> int:
+        """Print what the log has beyond the characters shown already; return how many those are."""
+        passed = 0
+        async for text in self._client.tail_job_logs(name):
+            fresh = text[max(shown - passed, 0) :]
+            passed += len(text)
+            shown = max(shown, passed)
+            sys.stdout.write(fresh)
+            sys.stdout.flush()
+        return shown
+
+    @staticmethod
+    def _outcome(info: Any) -> tuple[int, str]:
+        if info.status == JobStatus.SUCCEEDED:
+            return 0, "is done"
+        if info.status == JobStatus.STOPPED:
+            return 130, "was stopped"
+        code = info.driver_exit_code
+        if code:
+            return (code if 0 < code < 256 else 1), f"failed with exit code {code}"
+        return 1, f"failed: {' '.join((info.message or 'no reason is known').split())[:500]}"
+
+
+def upload(runtime_env: dict[str, Any]) -> tuple[int, int]:
+    """Count the files that are sent along, and their bytes."""
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    files = size = 0
+
+    def count(path: Path) -> None:
+        nonlocal files, size
+        if path.is_file():
+            files, size = files + 1, size + path.stat().st_size
+
+    folders = [runtime_env.get("working_dir"), *runtime_env.get("py_modules", [])]
+    for folder in filter(None, folders):
+        excludes = [_get_excludes(Path(folder), runtime_env.get("excludes", []))]
+        _dir_travel(Path(folder), excludes, count, include_gitignore=True, logger=_quiet)
+    return files, size
+
+
+def prepared(config: dict[str, Any]) -> dict[str, Any]:
+    """Complete a cluster's file as ``ray up`` does.
+
+    Raises
+    ------
+    ConfigError
+        If Ray would refuse it.
+    """
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        whole: dict[str, Any] = prepare_config(copy.deepcopy(config))
+        validate_config(whole)
+    except Exception as error:  # jsonschema's, ValueError, KeyError, NotImplementedError
+        where = ".".join(map(str, getattr(error, "absolute_path", ())))
+        message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}{' '.join(str(message).split())}") from error
+    return whole

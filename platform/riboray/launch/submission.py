@@ -1,0 +1,172 @@
+"""What a job consists of, and handing it to a cluster."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import riboray
+from riboray.console import say
+from riboray.errors import ConfigError, RiborayError
+from riboray.launch.config import SubmitConfig
+from riboray.room import byte_size
+
+__all__ = ["JobPlan", "plan_job", "submit"]
+
+_ADDRESS = "http://127.0.0.1:8265"
+#: Bytes of a working directory that Ray takes.
+_LARGEST = 100 << 20
+#: Options that say where a verb writes.
+_WRITES = ("output", "storage")
+_HERE_ONLY = ("submit", "check-cluster")
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """A job, ready to be sent.
+
+    Attributes
+    ----------
+    address : str
+        Of the dashboard.
+    entrypoint : str
+        Command line that runs on the cluster.
+    runtime_env : dict
+        What is sent along, as Ray wants it.
+    """
+
+    address: str
+    entrypoint: str
+    runtime_env: dict[str, Any]
+
+
+def submit(config: SubmitConfig) -> None:
+    """Submit a job and follow it.
+
+    Raises
+    ------
+    RiborayError
+        With the job's exit code, if that is not 0.
+    """
+    plan = plan_job(config)
+    from riboray.launch.pipeline import Jobs, upload
+
+    files, size = upload(plan.runtime_env)
+    say(f"  cluster     {plan.address}")
+    say(f"  runs        {plan.entrypoint}")
+    folder = plan.runtime_env.get("working_dir") or ", ".join(plan.runtime_env["py_modules"])
+    say(f"  sends       {folder}: {files:,} files, {byte_size(size)}")
+    if size > _LARGEST:
+        raise ConfigError(
+            f"{folder} has {byte_size(size)}, and Ray takes {byte_size(_LARGEST)}: name what is "
+            "not needed in .rayignore or with --exclude"
+        )
+    if config.dry_run:
+        return
+    jobs = Jobs(plan.address)
+    name = jobs.begin(config, plan)
+    say(f"  job         {name}")
+    if not config.wait:
+        say(f"  to follow   ray job logs --follow --address {plan.address} {name}")
+        return
+    try:
+        code, message = jobs.follow(name)
+    except KeyboardInterrupt:
+        say(f"\n  the job goes on; to end it: ray job stop --address {plan.address} {name}")
+        raise
+    if code:
+        failure = RiborayError(f"job {name} {message}")
+        failure.exit_code = code
+        raise failure
+    say(f"  job         {name} is done")
+
+
+def plan_job(config: SubmitConfig) -> JobPlan:
+    """Decide what is sent and what runs there.
+
+    Raises
+    ------
+    ConfigError
+        If the verb is unknown, its options are wrong, or it would write where nothing stays.
+    """
+    verb, arguments = _verb(config.command)
+    if config.check:
+        _check(verb, arguments)
+    package = Path(riboray.__file__).resolve().parent
+    root = package.parents[1]
+    source = (root / "jobs" / f"{verb.split()[0]}.py").is_file() and (root / ".rayignore").is_file()
+    folder = config.working_dir or (str(root) if source else None)
+    runtime_env: dict[str, Any] = {}
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"working_dir: {folder} is no folder")
+        runtime_env["working_dir"] = str(Path(folder).resolve())
+    if folder is not None and Path(folder).resolve() == root:
+        start = ["python", f"jobs/{verb.split()[0]}.py"]
+    else:  # nodes may lack riboray, or have another version
+        runtime_env["py_modules"] = [str(package)]
+        start = ["python", "-m", "riboray.cli", verb.split()[0]]
+    if config.exclude:
+        runtime_env["excludes"] = list(config.exclude)
+    if config.pip:
+        runtime_env["pip"] = _packages(config.pip)
+    command = shlex.join([*start, *config.command[1:]])
+    return JobPlan(_address(config), command, runtime_env)
+
+
+def _verb(command: list[str]) -> tuple[str, list[str]]:
+    from riboray.cli import VERBS, verb_of
+
+    verb, rest = verb_of(command)
+    if verb not in VERBS or verb in _HERE_ONLY:
+        known = ", ".join(name for name in VERBS if name not in _HERE_ONLY)
+        raise ConfigError(f"{' '.join(command[:2])}: not something to submit; verbs: {known}")
+    return verb, rest
+
+
+def _check(verb: str, arguments: list[str]) -> None:
+    """Read the verb's options as the job will, and refuse to write where nothing stays."""
+    from riboray.cli import VERBS
+    from riboray.options import parse_config
+
+    config_class, _ = VERBS[verb].load()
+    try:
+        config = parse_config(verb, config_class, arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{verb}: {error}") from error
+    for name in _WRITES:
+        path = getattr(config, name, None)
+        if isinstance(path, str) and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{verb}: --{name} {path} is relative, and a job's folder goes with the job: give "
+                "an absolute path that all nodes share"
+            )
+
+
+def _packages(given: list[str]) -> list[str]:
+    """Return packages, read from requirements files where one is named."""
+    packages: list[str] = []
+    for item in given:
+        if item.endswith(".txt"):
+            try:
+                lines = Path(item).read_text("utf-8").splitlines()
+            except OSError as error:
+                raise ConfigError(f"{item}: {error.strerror}") from error
+            packages += [line.strip() for line in lines if line.strip()[:1] not in ("", "#")]
+        else:
+            packages.append(item)
+    return packages
+
+
+def _address(config: SubmitConfig) -> str:
+    address = config.address or os.environ.get("RAY_API_SERVER_ADDRESS") or _ADDRESS
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"address {address}: give the dashboard's, such as {_ADDRESS}")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        say(f"  warning     the token goes to {parts.hostname} unencrypted; see docs/operations.md")
+    return address.rstrip("/")
