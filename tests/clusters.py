@@ -95,10 +95,10 @@ def end(processes):
 
 
 @contextlib.contextmanager
-def head(tmp, *options, python=sys.executable, store=128 << 20, **variables):
+def head(tmp, *options, python=sys.executable, store=128 << 20, scaling=None, **variables):
     """A head node on loopback, of the kind `ray start --head` makes; further keywords: environment.
 
-    ``tmp`` gets its log.
+    ``tmp`` gets its log; ``scaling`` makes the autoscaler's configuration of the address.
     """
     # Ray puts sockets there, whose paths must stay below 108 bytes: pytest's folders are longer.
     folder = Path(f"/tmp/riboray-test-{os.getpid()}-{secrets.token_hex(3)}")
@@ -112,6 +112,13 @@ def head(tmp, *options, python=sys.executable, store=128 << 20, **variables):
     command += [f"--temp-dir={folder}", f"--object-store-memory={store}"]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
     command += [f"--{name}={port}" for name, port in ports.items()]
+    if scaling is not None:
+        file = Path(tmp) / "scaling.json"
+        file.write_text(json.dumps(scaling(f"127.0.0.1:{ports['port']}")))
+        command.append(f"--autoscaling-config={file}")
+        # Its nodes would listen, and be looked for, on the machine's outer address.
+        env |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        env |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
     log = Path(tmp) / "head.log"
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -135,18 +142,28 @@ def head(tmp, *options, python=sys.executable, store=128 << 20, **variables):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def scaling_file(tmp, **changes):
-    """The node types of cluster.yaml for Ray's made-up cloud, whose nodes are processes here."""
+def scaling_config(address, change=lambda types: None):
+    """The node types of cluster.yaml for Ray's made-up cloud, whose nodes are processes here.
+
+    ``address`` is where the head will listen; ``change`` may alter the types.
+    """
     shipped = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     types = {}
     for name, kind in shipped["available_node_types"].items():
-        types[name] = {
+        is_head = name == shipped["head_node_type"]
+        types["ray.head.default" if is_head else name] = {
             "resources": dict(kind["resources"]),
             "node_config": {},
             "min_workers": kind.get("min_workers", 0),
-            "max_workers": 0 if name == "head" else kind["max_workers"],
+            "max_workers": 0 if is_head else kind["max_workers"],
         }
-    config = {
+    change(types)
+    nothing = (
+        *("cluster_synced_files", "initialization_commands", "setup_commands"),
+        *("head_setup_commands", "worker_setup_commands"),
+        *("head_start_ray_commands", "worker_start_ray_commands"),
+    )
+    return {
         "cluster_name": "made-up",
         "max_workers": shipped["max_workers"],
         "upscaling_speed": shipped["upscaling_speed"],
@@ -157,12 +174,12 @@ def scaling_file(tmp, **changes):
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
+            "gcs_address": address,
         },
         "auth": {},
-        "head_node_type": shipped["head_node_type"],
+        "docker": {},
+        "file_mounts": {},
+        **{name: [] for name in nothing},
+        "head_node_type": "ray.head.default",
         "available_node_types": types,
-        **changes,
     }
-    path = Path(tmp) / "scaling.json"
-    path.write_text(json.dumps(config))
-    return path

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from riboray.errors import ConfigError
 
-__all__ = ["LOCAL", "check_memory_per_worker", "prepare_ray"]
+__all__ = ["LOCAL", "check_memory_per_worker", "prepare_ray", "use_token"]
 
 LOCAL = "local"
 
@@ -55,6 +56,16 @@ def prepare_ray(address: str | None) -> str:
         for name, value in _LOCAL_SETTINGS.items():
             os.environ.setdefault(name, value)
     return resolved
+
+
+def use_token() -> None:
+    """Have Ray's clients send the token, if there is one; they keep it to themselves otherwise.
+
+    As `prepare_ray`, before Ray is imported.
+    """
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path("~/.ray/auth_token").expanduser()
+    if "RAY_AUTH_TOKEN" in os.environ or Path(file).is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def check_memory_per_worker(value: float | None) -> None:

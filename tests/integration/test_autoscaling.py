@@ -6,15 +6,15 @@ node is a raylet on this machine.
 
 from __future__ import annotations
 
-import json
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from riboray.model import RnaBertForPreTraining, save_checkpoint
-from tests.clusters import head, scaling_file
+from tests.clusters import head, scaling_config
 from tests.conftest import random_sequences, tiny_config
 from tests.integration.helpers import riboray, wait_for
 
@@ -33,15 +33,15 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scaling(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp("scaling")
-    # Its nodes have few of this machine's bytes each.
-    types = json.loads(scaling_file(tmp).read_text())["available_node_types"]
-    for kind in types.values():
-        kind["resources"]["object_store_memory"] = 100 << 20
-    types["cpu"]["resources"]["CPU"] = 2
-    file = scaling_file(tmp, available_node_types=types)
-    fast = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-    with head(tmp, f"--autoscaling-config={file}", "--num-cpus=0", **fast) as cluster:
+    def change(types):
+        for kind in types.values():  # they share this machine's memory, and its two CPUs
+            kind["resources"]["object_store_memory"] = 100 << 20
+        types["cpu"]["resources"]["CPU"] = 2
+
+    def config(address):
+        return scaling_config(address, change)
+
+    with head(tmp_path_factory.mktemp("scaling"), "--num-cpus=0", scaling=config) as cluster:
         yield cluster
 
 
@@ -63,6 +63,7 @@ def test_from_zero_to_cpu_nodes_and_back(scaling, work):
         def watch(done=done, seen=seen):
             while not done.is_set():
                 seen.append(sum(has(node, "CPU") for node in scaling.nodes()))
+                time.sleep(1)
 
         thread = threading.Thread(target=watch)
         thread.start()

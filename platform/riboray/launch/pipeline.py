@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -31,8 +30,8 @@ _LONGEST_SILENCE = 120.0
 #: Ray tells which files it leaves out, folder by folder.
 _quiet = logging.getLogger("riboray.launch")
 _quiet.setLevel(logging.WARNING)
-for _name in ("ray.autoscaler", "ray.dashboard.modules.job", "ray._private.runtime_env"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+for _name in ("ray.autoscaler", "ray.dashboard", "ray._private.runtime_env"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class Jobs:
@@ -51,9 +50,6 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        token = Path("~/.ray/auth_token").expanduser()
-        if "RAY_AUTH_TOKEN" in os.environ or token.is_file():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's client keeps it to itself
         try:
             self._client = JobSubmissionClient(address)
         except ConnectionError as error:

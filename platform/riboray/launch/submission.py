@@ -13,6 +13,7 @@ import riboray
 from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.launch.config import SubmitConfig
+from riboray.rayenv import use_token
 from riboray.room import byte_size
 
 __all__ = ["JobPlan", "plan_job", "submit"]
@@ -20,8 +21,8 @@ __all__ = ["JobPlan", "plan_job", "submit"]
 _ADDRESS = "http://127.0.0.1:8265"
 #: Bytes of a working directory that Ray takes.
 _LARGEST = 100 << 20
-#: Options that say where a verb writes.
-_WRITES = ("output", "storage")
+#: Options that say where verbs write.
+_WRITES = {"pretrain": "storage"}
 _HERE_ONLY = ("submit", "check-cluster")
 
 
@@ -53,6 +54,7 @@ def submit(config: SubmitConfig) -> None:
         With the job's exit code, if that is not 0.
     """
     plan = plan_job(config)
+    use_token()
     from riboray.launch.pipeline import Jobs, upload
 
     files, size = upload(plan.runtime_env)
@@ -138,13 +140,13 @@ def _check(verb: str, arguments: list[str]) -> None:
         config = parse_config(verb, config_class, arguments)
     except ConfigError as error:
         raise ConfigError(f"{verb}: {error}") from error
-    for name in _WRITES:
-        path = getattr(config, name, None)
-        if isinstance(path, str) and not Path(path).is_absolute():
-            raise ConfigError(
-                f"{verb}: --{name} {path} is relative, and a job's folder goes with the job: give "
-                "an absolute path that all nodes share"
-            )
+    name = _WRITES.get(verb, "output")
+    path = getattr(config, name, None)
+    if isinstance(path, str) and not Path(path).is_absolute():
+        raise ConfigError(
+            f"{verb}: --{name} {path} is relative, and a job's folder goes with the job: give an "
+            "absolute path that all nodes share"
+        )
 
 
 def _packages(given: list[str]) -> list[str]:
