@@ -120,9 +120,13 @@ def _worker_environment() -> dict[str, str]:
 
 
 def _source_tree() -> Path | None:
-    """Return the package's folder if riboray runs from a source tree, else None."""
+    """Return the package's folder if riboray runs from a source tree, else None.
+
+    As a module that a job took along, Ray gives it to the workers, too.
+    """
     package = Path(riboray.__file__).resolve().parent
-    installed = any(part in ("site-packages", "dist-packages") for part in package.parts)
+    places = ("site-packages", "dist-packages", "py_modules_files")
+    installed = any(part in places for part in package.parts)
     return None if installed else package
 
 

@@ -170,10 +170,47 @@ def test_a_process_that_cannot_begin_ends_the_run(on):
     def get(reference):
         raise lost
 
-    cluster = on(Cluster(1, random.Random(0)))
+    cluster = on(Cluster(9, random.Random(0)))
     cluster.get = get
-    with pytest.raises(RiborayError, match="a process could not begin"):
+    with pytest.raises(RiborayError, match="no process can begin"):
         list(pipeline.Crew(Size(1, 1), Needs()).each(calls_of(1)))
+    assert len(cluster.actors) == 4, "others were tried"
+
+
+def without_deaths(cluster):
+    """Time goes on, and nothing goes wrong."""
+    for actor in cluster.actors:
+        actor.alive = True
+        for references in actor.calls[:1]:
+            for reference in references:
+                reference.state = "done"
+        actor.calls = actor.calls[1:]
+
+
+def test_a_machine_on_which_none_can_begin_is_done_without(on, capsys, monkeypatch):
+    """Its disk is full, say: what is there goes on."""
+    lost = RAY.exceptions.RuntimeEnvSetupError("No space left on device")
+    cluster = on(Cluster(2, random.Random(0)))
+    get = cluster.get
+
+    def or_not(reference):
+        if reference.value == "" and reference is not first[0]:
+            raise lost
+        return get(reference)
+
+    first = []
+    ready = Actor._ready
+
+    def remember(self, probe):
+        first.append(ready(self, probe))
+        return first[-1]
+
+    cluster.get = or_not
+    monkeypatch.setattr(Actor, "_ready", remember)
+    monkeypatch.setattr(Cluster, "_go_on", without_deaths)
+    found = dict(pipeline.Crew(Size(2, 2), Needs()).each(calls_of(40), 40))
+    assert sorted(found) == list(range(40))
+    assert "a process could not begin: RuntimeEnvSetupError" in capsys.readouterr().err
 
 
 def test_a_call_whose_argument_is_gone_is_told(on, monkeypatch):

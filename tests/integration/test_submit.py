@@ -3,80 +3,52 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
-from contextlib import suppress
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+import venv
 from pathlib import Path
 
-import psutil
 import pytest
 
 from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
-from tests.integration.helpers import ROOT, TINY, environment, riboray, wait_for
+from tests.clusters import head
+from tests.integration.helpers import ROOT, TINY, riboray
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
+NAMES = ("ray, torch, numba", "riboray")
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A head node on loopback, of the kind `ray start --head` makes."""
-    # Ray puts sockets there, whose paths must stay below 108 bytes: pytest's folders are longer.
-    folder = Path(f"/tmp/riboray-test-{os.getpid()}")
-    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"]
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    env = environment() | {"RAY_USAGE_STATS_ENABLED": "0"}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # A job's `python` is the first on the head's PATH: start it as from an activated environment.
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
-    command += ["--object-store-memory=134217728"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    log = tmp_path_factory.mktemp("head") / "log"
-    with log.open("w") as out:
-        head = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
-    env["TEST_ADDRESS"] = f"127.0.0.1:{ports['port']}"
-    try:
+def bare(tmp_path_factory):
+    """An interpreter that has all that riboray needs, but not riboray: a cluster's node."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder)
+    (packages,) = (folder / "lib").glob("python3*/site-packages")
+    # Folders named in such a file are searched, their own such files are not: riboray's is one.
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    python = folder / "bin" / "python"
+    tried = [subprocess.run([python, "-c", f"import {n}"], cwd="/").returncode for n in NAMES]
+    if tried != [0, 1]:
+        pytest.skip("needs riboray installed in editable mode, as CONTRIBUTING.md has it")
+    return str(python)
 
-        def up():
-            assert head.poll() is None, log.read_text()
-            done = subprocess.run(
-                [RAY, "job", "list", "--address", address], env=env, capture_output=True
-            )
-            return done.returncode == 0
 
-        wait_for(up, message="the head did not come up")
-        yield address, env
-    finally:
-        family = psutil.Process(head.pid).children(recursive=True)
-        for process in (psutil.Process(head.pid), *family):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        head.wait()
-        psutil.wait_procs(family, timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, bare):
+    """A head node on loopback that has no riboray."""
+    with head(tmp_path_factory.mktemp("head"), "--num-cpus=2", python=bare) as found:
+        found.env["TEST_ADDRESS"] = found.address
+        yield found.dashboard, found.env, found
 
 
 def submit(cluster, *entrypoint):
-    address, env = cluster
+    address, env, _ = cluster
     command = [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
@@ -123,6 +95,81 @@ def test_the_token_is_asked_for(cluster, tmp_path):
     assert code == 2
     assert "wants a token: set RAY_AUTH_MODE=token" in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_riboray_submit(cluster, tmp_path):
+    """From the source tree, and from elsewhere; to the end, and not."""
+    *_, there = cluster
+    (tmp_path / "rnas.fa").write_text(">a\nACGUACGUACGUAAGG\n>b\nGGCAUUGCACGGAUA\n")
+    command = ["embed", tmp_path / "rnas.fa", "--num-workers", "1", "--output"]
+    code, out, err = there.submit(*command, tmp_path / "one")
+    assert code == 0, out + err
+    assert "2 read = 2 embedded" in out
+    assert json.loads(out[out.index("{\n") : out.rindex("}") + 1])["sequences_embedded"] == 2
+    (tmp_path / "folder").mkdir()
+    options = ["--working-dir", tmp_path / "folder", "--name", "other", "--wait", "no"]
+    code, out, err = there.submit(*command, tmp_path / "two", options=options)
+    assert code == 0, out + err
+    assert "ray job logs --follow" in err
+    end = time.monotonic() + 120
+    while not (tmp_path / "two" / "manifest.json").exists() and time.monotonic() < end:
+        time.sleep(0.5)
+    (one,), (two,) = (list((tmp_path / name).glob("*.arrow")) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    code, out, err = there.submit(*command, tmp_path / "two", options=["--name", "other"])
+    assert code != 0
+    assert "already exists" in err
+
+
+def test_a_jobs_exit_code_is_the_commands(cluster, tmp_path):
+    *_, there = cluster
+    code, out, err = there.submit("embed", "/nowhere.fa", "--output", tmp_path / "out")
+    assert code == 2
+    assert "/nowhere.fa: no such file" in out
+    assert err.splitlines()[-1].endswith("failed with exit code 2")
+
+
+def test_strangers_are_refused(cluster, tmp_path):
+    """Whatever can start code: jobs, the nodes' agents, Serve's REST; the console needs a token."""
+    address, _, there = cluster
+    agent = next(
+        word.partition("=")[2]
+        for word in there.process.args
+        if word.startswith("--dashboard-agent-listen-port")
+    )
+    doors = [
+        ("POST", f"{address}/api/jobs/"),
+        ("GET", f"{address}/api/jobs/"),
+        ("PUT", f"{address}/api/serve/applications/"),
+        ("POST", f"http://127.0.0.1:{agent}/api/job_agent/jobs/"),
+    ]
+    job = json.dumps({"entrypoint": f"touch {tmp_path / 'stranger-was-here'}"}).encode()
+    for method, url in doors:
+        for token, wanted in ((None, 401), ("0" * 64, 403)):
+            request = urllib.request.Request(url, method=method)
+            if method != "GET":
+                request.data = job
+                request.add_header("Content-Type", "application/json")
+            if token is not None:
+                request.add_header("Authorization", f"Bearer {token}")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request, timeout=30)
+            assert refused.value.code == wanted, (method, url)
+    for variables, message in (
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "wants its token"),
+        ({"RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}, "wants its token"),
+    ):
+        saved = dict(there.env)
+        there.env.update(variables)
+        try:
+            code, _, err = there.submit("info")
+        finally:
+            there.env.clear()
+            there.env.update(saved)
+        assert code == 2
+        assert message in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "stranger-was-here").exists()
 
 
 def test_the_upload_is_small(root):

@@ -34,6 +34,8 @@ __all__ = ["Crew", "common_file", "crew_on", "shared", "unshared", "visible"]
 _AHEAD = 2
 #: How often a call may take its process with it.
 _DEATHS = 5
+#: Processes asked for in place of those that could not begin.
+_TRIES = 3
 #: Seconds after which a process that died is asked again whether it is back.
 _PATIENCE = 1.0
 #: Seconds of work for which another process is asked for: a machine takes minutes to come.
@@ -123,6 +125,7 @@ class Crew:
         self._there: list[Any] = []
         self._awaited: dict[Any, Any] = {}
         self._load: Counter[Any] = Counter()
+        self._unbegun = 0
         self._running: dict[Any, tuple[_Call, Any, Any]] = {}
         self._again: deque[_Call] = deque()
 
@@ -168,7 +171,7 @@ class Crew:
         Raises
         ------
         RiborayError
-            If a call fails, or takes its process with it again and again, or no process begins.
+            If a call fails, or takes its process with it again and again, or no process can begin.
         """
         source = (_Call(label, call) for label, call in calls)
         following = next(source, None)
@@ -234,16 +237,28 @@ class Crew:
             machine = ray.get(reference)
         except _LOST as error:
             if getattr(error, "actor_init_failed", False):
-                raise RiborayError(f"a process could not begin: {first_line(error)}") from error
+                self._replace(actor, error)
+                return
             time.sleep(_PATIENCE)  # died again: it is started once more
             self._await(actor)
             return
         except ray.exceptions.RayError as error:
-            raise RiborayError(f"a process could not begin: {first_line(error)}") from error
+            self._replace(actor, error)
+            return
         if machine:
             assert self._probe is not None
             raise unshared(Path(self._probe).parent, machine)
         self._there.append(actor)
+
+    def _replace(self, actor: Any, error: Exception) -> None:
+        """Ask for another process: its machine may be at fault, for want of disk, say."""
+        self._all.remove(actor)
+        self._unbegun += 1
+        if self._unbegun <= _TRIES:
+            say(f"  a process could not begin: {first_line(error)}")
+            self._want(len(self._all) + 1)
+        elif not (self._there or self._awaited or self._running):
+            raise RiborayError(f"no process can begin: {first_line(error)}") from error
 
     def _collect(self, status: Any, what: str, *, keep: bool) -> tuple[float, Any, Any] | None:
         """Return seconds, label and result; if its process died, the call is made again."""

@@ -112,8 +112,9 @@ def plan_job(config: SubmitConfig) -> JobPlan:
     else:  # nodes may lack riboray, or have another version
         runtime_env["py_modules"] = [str(package)]
         start = ["python", "-m", "riboray.cli", verb.split()[0]]
-    if config.exclude:
-        runtime_env["excludes"] = list(config.exclude)
+    excludes = [*config.exclude, *(["__pycache__"] if "py_modules" in runtime_env else [])]
+    if excludes:
+        runtime_env["excludes"] = excludes
     if config.pip:
         runtime_env["pip"] = _packages(config.pip)
     command = shlex.join([*start, *config.command[1:]])
