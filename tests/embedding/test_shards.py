@@ -66,7 +66,7 @@ def embed_here(folder, checkpoint, inputs, spoil=lambda maker: None, **options):
         given=given,
         stems=tuple(stem_of(source.file.path) for source in sources),
         device="cpu",
-        precision="float32" if config.precision == "auto" else config.precision,
+        precision=config.precision,
     )
     maker, notes = PartMaker(job), {}
     spoil(maker)

@@ -93,14 +93,11 @@ def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[st
     began = time.monotonic()
     with work.pool() as pool:
         plan = work.plan(pool.runner)
-        precision = config.precision
-        if precision == "auto":
-            precision = "bfloat16" if pool.use_gpu else "float32"
         job = Job(
             config=config,
             directory=str(directory),
             # Numbers of another precision are other numbers: parts that have them are not these.
-            identity=fingerprint({"identity": identity, "precision": precision}),
+            identity=fingerprint({"identity": identity, "precision": config.precision}),
             model=work.loaded.sha256,
             checkpoint=work.loaded.name,
             layers=layers,
@@ -108,7 +105,7 @@ def _embed(work: Preparation, identity: str, layers: tuple[int, ...]) -> dict[st
             given=work.given,
             stems=tuple(stem_of(source.file.path) for source in work.sources),
             device="cuda" if pool.use_gpu else "cpu",
-            precision=precision,
+            precision=config.precision,
         )
         work.announce(pool)
         notes = _run(work.sources, plan, job, pool)

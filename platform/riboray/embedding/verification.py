@@ -24,9 +24,11 @@ from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 __all__ = ["VerifyConfig", "verify"]
 
 #: Largest difference between a stored number and a recomputed one. float32: other batches and other
-#: machines round otherwise, by about 1e-6 for numbers of the size of 1. float16 has 11 bits, and a
-#: number of up to 16 is stored to half of 2^-7. bfloat16 arithmetic has 8 bits in every layer.
-_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 0.25}
+#: machines round otherwise, by about 1e-6 for numbers of the size of 1, on a GPU by 1.5e-4 at most
+#: of 2.4 million numbers. float16 has 11 bits, and a number of up to 16 is stored to half of 2^-7.
+#: bfloat16 arithmetic has 8 bits in every layer; single sequences come out quite other (a cosine of
+#: 0.84 to themselves in 20,000), so that of these, 19 numbers in 20 must agree.
+_TOLERANCES = {"float32": 5e-4, "float16": 1e-2, "bfloat16": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +175,12 @@ def _embed_again(
 def _compare(
     stored: EmbeddingSet, number: int, kept: NDArray[Any], made: NDArray[np.float32]
 ) -> float:
-    found = float(np.abs(kept.astype(np.float32) - made).max(initial=0)) if len(made) else 0.0
-    limit = _TOLERANCES[str(kept.dtype)]
-    if stored.details["precision"] != "float32":
-        limit = _TOLERANCES["bfloat16"]
-    if not found <= limit:  # also if it is not a number
-        reason = f"embeddings differ by {found:.2g} from what the model makes (limit {limit:g})"
+    differences = np.abs(kept.astype(np.float32) - made)
+    found = float(differences.max(initial=0))
+    limit, measure = _TOLERANCES[str(kept.dtype)], found
+    if stored.details["precision"] != "float32" and differences.size:
+        limit, measure = _TOLERANCES["bfloat16"], float(np.quantile(differences, 0.95))
+    if not measure <= limit:  # also if it is not a number
+        reason = f"embeddings differ by {measure:.2g} from what the model makes (limit {limit:g})"
         raise CorpusError(stored.files[number], reason)
     return found
