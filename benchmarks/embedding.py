@@ -140,13 +140,14 @@ def main() -> None:
 
 #: RNAcentral 25: sequences, nucleotides (see docs/scaling.md), and bytes of FASTA.
 _SEQUENCES, _NUCLEOTIDES, _TEXT = 50e6, 28e9, 32.7e9
-#: Nucleotides a second through a GPU, measured on an H200 (docs/results.md). Assumed: passes of a
+#: Nucleotides a second through a GPU's process, reading and writing too, measured on an H200 in
+#: float32 (`benchmarks.device_embedding`, 2026-11-27). Assumed: passes of a
 #: nucleotide, as half of them lie in long RNAs, whose windows overlap by half; bytes a second to a
 #: GPU's share of the storage; price of an hour.
-_GPU, _PASSES, _STORAGE, _PRICE = 6e6, 1.5, 1e9, 3.0
-#: Measured (`--shares`, 2026-11-26): seconds of a core for a sequence, in an actor beside model and
-#: pooling (0.7 % of 21 s for 6,000), and when the input is read beforehand.
-_ACTOR, _PLAN = 24e-6, 2e-6
+_GPU, _PASSES, _STORAGE, _PRICE = 2.4e6, 1.5, 1e9, 3.0
+#: Measured (`--shares`, 2026-11-26): seconds of a core for a sequence when the input is read
+#: beforehand.
+_PLAN = 2e-6
 
 
 def predict() -> None:
@@ -154,15 +155,14 @@ def predict() -> None:
     pooled = _SEQUENCES * (480 + 60) + _NUCLEOTIDES
     per_base = pooled + 240 * _NUCLEOTIDES
     print(
-        "| GPUs | read once before | GPU | actor's CPU | writing | limited by | time | price ",
+        "| GPUs | read once before | GPU | writing | limited by | time | price ",
         end="",
     )
-    print("| with bases: writing, time |\n|---|---|---|---|---|---|---|---|---|")
+    print("| with bases: writing, time |\n|---|---|---|---|---|---|---|---|")
     for count in (1, 8, 64):
         plan = _SEQUENCES * _PLAN / count
         parts = {
             "GPU": _NUCLEOTIDES * _PASSES / _GPU / count,
-            "the actor's CPU": _SEQUENCES * _ACTOR / count,
             "writing": pooled / _STORAGE / count,
         }
         slowest = max(parts, key=parts.__getitem__)

@@ -15,6 +15,9 @@ __all__ = ["Plan", "TileSpec", "cut", "plan_all_pairs", "plan_pairs", "plan_sear
 #: Tiles aimed at: enough to keep many workers busy to the end, few enough to be worth a task.
 _TILES = 64
 _SMALLEST_TILE, _LARGEST_TILE = 5e7, 1e9
+#: Beyond so many tiles they grow again, to half a minute each: one process hands all of them out,
+#: and with more to hand out a second than it can, others wait (docs/scaling.md).
+_MANY_TILES, _HUGEST_TILE = 4096, 1e10
 
 #: Nucleotides of a chunk at most: 100 MB of base embeddings.
 _LARGEST_CHUNK = 200_000
@@ -85,6 +88,9 @@ class Plan:
 
 
 def _tile_size(total: float) -> float:
+    """Return the cells of a tile, of so many in all."""
+    if total > _MANY_TILES * _LARGEST_TILE:
+        return min(total / _MANY_TILES, _HUGEST_TILE)
     return float(np.clip(total / _TILES, _SMALLEST_TILE, _LARGEST_TILE))
 
 

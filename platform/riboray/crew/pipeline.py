@@ -13,7 +13,7 @@ import math
 import socket
 import tempfile
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ __all__ = ["Crew", "common_file", "crew_on", "shared", "unshared", "visible"]
 _AHEAD = 2
 #: How often a call may take its process with it.
 _DEATHS = 5
+#: Calls under way beyond which all that are ready are taken at once.
+_MANY = 64
 #: Processes asked for in place of those that could not begin.
 _TRIES = 3
 #: Seconds after which a process that died is asked again whether it is back.
@@ -122,9 +124,10 @@ class Crew:
     def __init__(self, size: Size, needs: Needs, probe: str | None = None) -> None:
         self.size, self.needs, self._probe = size, needs, probe
         self._all: list[Any] = []
-        self._there: list[Any] = []
+        self._there: dict[Any, None] = {}  # a set that keeps its order
         self._awaited: dict[Any, Any] = {}
-        self._load: Counter[Any] = Counter()
+        # Whom to give the next call, once for every call that one may still be given.
+        self._slots: deque[Any] = deque()
         self._unbegun = 0
         self._running: dict[Any, tuple[_Call, Any, Any]] = {}
         self._again: deque[_Call] = deque()
@@ -178,11 +181,11 @@ class Crew:
         self._want(min(self.size.least, self.size.least if total is None else total))
         done, seconds = 0, 0.0
         while following or self._again or self._running:
-            while (following or self._again) and (actor := self._free()) is not None:
+            while (following or self._again) and self._slots:
                 if self._again:
-                    self._hand(actor, self._again.popleft())
+                    self._hand(self._again.popleft())
                 elif following is not None:
-                    self._hand(actor, following)
+                    self._hand(following)
                     following = next(source, None)
             if following is None and not self._again:
                 self._send_home(idle=last)
@@ -216,18 +219,17 @@ class Crew:
     def _wait(self) -> list[Any]:
         references = [*self._running, *self._awaited]
         done, _ = ray.wait(references, num_returns=1, fetch_local=False, timeout=60)
+        if len(references) > _MANY:  # looking takes as long as there are references: take all
+            done, _ = ray.wait(
+                references, num_returns=len(references), fetch_local=False, timeout=0
+            )
         if not done and not self._there:
             say(f"  waiting     the cluster has no room for a process yet ({self.needs})")
         found: list[Any] = done
         return found
 
-    def _free(self) -> Any:
-        """Return the actor with the least to do, or None if all have enough."""
-        actor = min(self._there, key=self._load.__getitem__, default=None)
-        return None if actor is None or self._load[actor] >= _AHEAD else actor
-
-    def _hand(self, actor: Any, call: _Call) -> None:
-        self._load[actor] += 1
+    def _hand(self, call: _Call) -> None:
+        actor = self._slots.popleft()
         status, value = actor.call.remote(*call.arguments)
         self._running[status] = call, actor, value
 
@@ -248,7 +250,9 @@ class Crew:
         if machine:
             assert self._probe is not None
             raise unshared(Path(self._probe).parent, machine)
-        self._there.append(actor)
+        self._there[actor] = None
+        self._slots.appendleft(actor)
+        self._slots.extend([actor] * (_AHEAD - 1))
 
     def _replace(self, actor: Any, error: Exception) -> None:
         """Ask for another process: its machine may be at fault, for want of disk, say."""
@@ -263,12 +267,12 @@ class Crew:
     def _collect(self, status: Any, what: str, *, keep: bool) -> tuple[float, Any, Any] | None:
         """Return seconds, label and result; if its process died, the call is made again."""
         call, actor, value = self._running.pop(status)
-        self._load[actor] -= 1
         try:
             seconds = ray.get(status)
         except _LOST as error:
             if actor in self._there:
-                self._there.remove(actor)
+                del self._there[actor]
+                self._slots = deque(one for one in self._slots if one != actor)
                 self._await(actor)
             self._put_back(call, what, error)
             return None
@@ -276,13 +280,19 @@ class Crew:
             try:
                 fetch(status, what)
             except LostObject as lost:
+                self._release(actor)
                 return 0.0, call.label, lost
             raise
+        self._release(actor)
         try:
             return seconds, call.label, value if keep else ray.get(value)
         except ray.exceptions.ObjectLostError as error:  # went with its machine since
             self._put_back(call, what, error)
             return None
+
+    def _release(self, actor: Any) -> None:
+        if actor in self._there:  # it may have died since
+            self._slots.append(actor)
 
     def _put_back(self, call: _Call, what: str, error: Exception) -> None:
         """Have a call made again, unless that has been tried often enough."""
@@ -307,8 +317,10 @@ class Crew:
         for actor in actors:
             ray.kill(actor)
             self._all.remove(actor)
-        self._there = [actor for actor in self._there if actor not in actors]
-        self._awaited = {r: actor for r, actor in self._awaited.items() if actor not in actors}
+        gone = set(actors)
+        self._there = {actor: None for actor in self._there if actor not in gone}
+        self._slots = deque(actor for actor in self._slots if actor not in gone)
+        self._awaited = {r: actor for r, actor in self._awaited.items() if actor not in gone}
 
     def dismiss(self) -> None:
         """End all processes."""
