@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import subprocess
 
 import pytest
 import yaml
@@ -131,3 +133,29 @@ def test_rays_autoscaler_reads_the_groups(root):
                 assert types[group]["resources"].get(kind, 0) == wanted, (name, group)
             assert types[group]["min_workers"] == 0
             assert types[group]["max_workers"] == shipped[group]["max_workers"]
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "cluster.gcp.yaml"])
+def test_the_nodes_own_commands(root, name, tmp_path):
+    """What a node runs first: it stops without the common disk's address, and mounts it with it."""
+    first = yaml.safe_load((root / name).read_text())["initialization_commands"][0]
+    stubs = {"mountpoint": "exit 1", "sudo": f'echo "$@" >> {tmp_path}/ran', "apt-get": "exit 1"}
+    for program, does in stubs.items():
+        (tmp_path / program).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+
+    def run(command):
+        # As Ray's SSH command runner puts it: in parentheses, in one word for a shell.
+        words = ["bash", "-c", f"true && export A=1 && ({command})"]
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        return subprocess.run(words, env=env, capture_output=True, text=True)
+
+    done = run(first)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(f"{name}: fill in 'shared'")
+    assert not (tmp_path / "ran").exists(), "nothing was done before"
+    done = run(first.replace('shared=""', 'shared="10.0.0.2:/x"'))
+    assert done.returncode == 0, done.stderr
+    ran = (tmp_path / "ran").read_text()
+    assert re.search(r"^mount -t nfs4? -o \S+ 10.0.0.2:/x /shared$", ran, re.M), ran
+    assert "chown 1000:100 /shared" in ran
