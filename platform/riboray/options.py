@@ -104,8 +104,18 @@ def _split_rest(config_class: type[Any], arguments: list[str]) -> tuple[list[str
         value = arguments[number + 1] if number + 1 < len(arguments) else ""
         alone = equals or (switch and value.lower() not in ("true", "false", "yes", "no"))
         number += 1 if alone else 2
+        if hints.get(flag.strip("-").replace("-", "_")) == list[str] and not equals:
+            while number < len(arguments) and _is_value(arguments[number]):
+                number += 1
     rest = arguments[number:]
     return arguments[:number], [f"--{name}={json.dumps(rest)}"] if rest else []
+
+
+def _is_value(word: str) -> bool:
+    """Tell a further value of a list from a flag and from a verb."""
+    from riboray.cli import VERBS
+
+    return not word.startswith("-") and all(word != name.split()[0] for name in VERBS)
 
 
 def _check_yaml(arguments: Sequence[str]) -> None:

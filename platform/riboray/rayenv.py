@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from riboray.errors import ConfigError
@@ -66,6 +67,9 @@ def use_token() -> None:
     As `prepare_ray`, before Ray is imported.
     """
     file = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path("~/.ray/auth_token").expanduser()
+    if Path(file).is_file():
+        with suppress(OSError):
+            Path(file).chmod(0o600)  # Ray makes it readable by all
     if "RAY_AUTH_TOKEN" in os.environ or Path(file).is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from riboray.crew.folders import common_file
 from riboray.crew.size import Needs, Size
 from riboray.errors import ConfigError, OutputError, RiborayError
 from tests.integration.helpers import wait_for
@@ -127,7 +128,7 @@ def test_what_cannot_succeed(joined, monkeypatch, tmp_path):
             list(crew.each([(None, call)], what="trying"))
         assert caught.value.exit_code == error("").exit_code
         crew.dismiss()
-    with pipeline.common_file("auto", tmp_path) as probe:
+    with common_file("auto", tmp_path) as probe:
         crew = pipeline.Crew(Size(1, 1), Needs(), probe)
         assert [r[0] for _, r in crew.each([(None, (square, 3))])] == [9]
         crew.dismiss()

@@ -31,7 +31,10 @@ def changed(root, name, tmp_path, *pairs):
 
 
 FILLED = {
-    "cluster.yaml": [('shared=""  # FILL IN', 'shared="fs-1.efs.us-west-2.amazonaws.com:/"  #')],
+    "cluster.yaml": [
+        ('shared=""  # FILL IN', 'shared="fs-1.efs.us-west-2.amazonaws.com:/"  #'),
+        ('""  # FILL IN: an image', '"ami-0123456789abcdef0"  # an image'),
+    ],
     "cluster.gcp.yaml": [
         ('shared=""  # FILL IN', 'shared="10.0.0.2:/riboray"  #'),
         ("project_id: null  # FILL IN: your project", "project_id: mine"),
@@ -48,7 +51,7 @@ def test_what_is_shipped_lacks_what_it_says_and_nothing_else(root, home, name, m
     monkeypatch.chdir(root)
     names = [problem.rpartition(" ")[2] for problem in find_problems(root / name)]
     wanted = {
-        "cluster.yaml": ["'shared'"],
+        "cluster.yaml": ["'ImageId'", "'shared'"],
         "cluster.gcp.yaml": ["'project_id'", "'shared'"],
         "kuberay/storage.yaml": ["'storageClassName'"],
     }
@@ -89,7 +92,7 @@ def test_the_command(root, home, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert "cluster.yaml: line" in err
     assert "fill in 'project_id'" in err
-    assert err.splitlines()[-1] == "riboray check-cluster: 3 problems, see above"
+    assert err.splitlines()[-1] == "riboray check-cluster: 4 problems, see above"
     (home / ".ray" / "auth_token").chmod(0o644)
     filled = changed(root, "cluster.yaml", home, *FILLED["cluster.yaml"])
     assert "readable by others" in find_problems(filled)[0]
@@ -135,7 +138,8 @@ def test_groups_are_the_same_everywhere(root):
     aws = yaml.safe_load((root / "cluster.yaml").read_text())["available_node_types"]
     gcp = yaml.safe_load((root / "cluster.gcp.yaml").read_text())["available_node_types"]
     for name in ("head", "cpu", "gpu"):
-        assert aws[name]["resources"] == gcp[name]["resources"]
+        for kind in ("CPU", "GPU"):
+            assert aws[name]["resources"].get(kind) == gcp[name]["resources"].get(kind)
         assert aws[name].get("max_workers") == gcp[name].get("max_workers")
     cluster = yaml.safe_load((root / "kuberay/raycluster.yaml").read_text())["spec"]
     job = yaml.safe_load((root / "kuberay/rayjob.yaml").read_text())["spec"]["rayClusterSpec"]

@@ -139,7 +139,11 @@ def test_rays_autoscaler_reads_the_groups(root):
 def test_the_nodes_own_commands(root, name, tmp_path):
     """What a node runs first: it stops without the common disk's address, and mounts it with it."""
     first = yaml.safe_load((root / name).read_text())["initialization_commands"][0]
-    stubs = {"mountpoint": "exit 1", "sudo": f'echo "$@" >> {tmp_path}/ran', "apt-get": "exit 1"}
+    stubs = {
+        "mountpoint": f"grep -q ^mount {tmp_path}/ran",
+        "sudo": f'echo "$@" >> {tmp_path}/ran',
+        "apt-get": "exit 1",
+    }
     for program, does in stubs.items():
         (tmp_path / program).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / program).chmod(0o755)

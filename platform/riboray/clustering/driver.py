@@ -241,7 +241,9 @@ def _aligned(work: _Work, pieces: Iterator[list[Family]]) -> Iterator[int]:
     from riboray.crew.pipeline import crew_on
 
     calls = ((None, (align_families, piece, *options)) for piece in chain(few, pieces))
-    with crew_on(work.address, config.num_workers, config.memory_per_worker) as crew:
+    with crew_on(
+        work.address, config.num_workers, config.memory_per_worker, work.directory
+    ) as crew:
         for _, done in crew.each(calls, what="aligning"):
             yield done
 

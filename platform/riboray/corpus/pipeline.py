@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from riboray.console import say
 from riboray.corpus.memory import keep_memory
-from riboray.crew.pipeline import common_file, unshared, visible
+from riboray.crew.folders import common_file, unshared, visible
 from riboray.pipeline import connect, fetch
 from riboray.rayenv import LOCAL
 
@@ -117,7 +118,9 @@ class RayRunner:
 
     @staticmethod
     def _collect(running: dict[Any, int]) -> Iterator[Any]:
-        done, _ = ray.wait(list(running), num_returns=1)
+        while not (done := ray.wait(list(running), num_returns=1, timeout=60)[0]):
+            if not ray.cluster_resources().get("CPU"):  # type: ignore[no-untyped-call]
+                say("  waiting     the cluster has no room for a process yet (1 CPU)")
         for reference in done:
             del running[reference]
             yield fetch(reference, "a step of ingesting")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,14 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from riboray.console import say
+from riboray.crew.folders import common_file, unshared, visible
 from riboray.crew.size import Needs, Size, crew_size
-from riboray.errors import OutputError, RiborayError
+from riboray.errors import RiborayError
 from riboray.pipeline import LostObject, connect, fetch, first_line
-from riboray.rayenv import LOCAL
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
-__all__ = ["Crew", "common_file", "crew_on", "shared", "unshared", "visible"]
+__all__ = ["Crew", "crew_on", "shared"]
 
 #: Calls with an actor at a time: one that it works on and one that follows.
 _AHEAD = 2
@@ -38,8 +37,11 @@ _DEATHS = 5
 _MANY = 64
 #: Processes asked for in place of those that could not begin.
 _TRIES = 3
-#: Seconds after which a process that died is asked again whether it is back.
-_PATIENCE = 1.0
+#: Seconds after which a process that died is asked again whether it is back; twice as many each
+#: time, up to the second number.
+_PATIENCE, _LONGEST = 1.0, 30.0
+#: Seconds after a machine's loss in which calls are not to blame for lost processes.
+_AFTERMATH = 60.0
 #: Seconds of work for which another process is asked for: a machine takes minutes to come.
 _GRAIN = 60.0
 
@@ -69,22 +71,6 @@ class _Worker:
         start = time.perf_counter()
         result = function(*arguments)
         return time.perf_counter() - start, result
-
-
-def visible(probe: str) -> bool:
-    """Tell whether a file of the driver's is seen here; a network disk may need a moment."""
-    for _ in range(20):
-        if Path(probe).exists():
-            return True
-        time.sleep(0.25)
-    return False
-
-
-def unshared(folder: str | Path, machine: str) -> OutputError:
-    """Make the error that says that a folder is not the same on all machines."""
-    return OutputError(
-        str(folder), f"is not the same folder on {machine}: write to storage that all nodes share"
-    )
 
 
 _cache: dict[str, Any] = {}
@@ -129,6 +115,12 @@ class Crew:
         # Whom to give the next call, once for every call that one may still be given.
         self._slots: deque[Any] = deque()
         self._unbegun = 0
+        self._due: dict[Any, float] = {}
+        self._patience: dict[Any, float] = {}
+        self._warm: set[Any] = set()
+        self._machines: set[str] = set()
+        self._lost_machine = -math.inf
+        self._told = time.monotonic()
         self._running: dict[Any, tuple[_Call, Any, Any]] = {}
         self._again: deque[_Call] = deque()
 
@@ -179,8 +171,10 @@ class Crew:
         source = (_Call(label, call) for label, call in calls)
         following = next(source, None)
         self._want(min(self.size.least, self.size.least if total is None else total))
-        done, seconds = 0, 0.0
+        self._machines = _machines()
+        done, timed, seconds = 0, 0, 0.0
         while following or self._again or self._running:
+            self._ask_again()
             while (following or self._again) and self._slots:
                 if self._again:
                     self._hand(self._again.popleft())
@@ -194,10 +188,12 @@ class Crew:
                     self._welcome(reference)
                 elif (found := self._collect(reference, what, keep=keep)) is not None:
                     spent, label, result = found
-                    done, seconds = done + 1, seconds + spent
-                    if following is not None:
+                    done += 1
+                    if spent is not None:
+                        timed, seconds = timed + 1, seconds + spent / self.needs.calls
+                    if following is not None and timed:
                         left = None if total is None else total - done
-                        self._want(self._worth(left, seconds / done))
+                        self._adjust(self._worth(left, seconds / timed))
                     yield label, result
 
     def _worth(self, left: int | None, seconds: float) -> int:
@@ -205,6 +201,21 @@ class Crew:
         if left is None:
             return 2 * len(self._there)
         return min(math.ceil(left * seconds / _GRAIN), left)
+
+    def _adjust(self, count: int) -> None:
+        """Ask for as many processes, or take back what was asked for beyond them and not there."""
+        self._want(count)
+        if (excess := len(self._all) - max(count, self.size.least)) > 0:
+            busy = {actor for _, actor, _ in self._running.values()}
+            awaited = [actor for actor in self._awaited.values() if actor not in busy]
+            self._dismiss(awaited[:excess])
+
+    def _ask_again(self) -> None:
+        """Ask processes that died whether they are back, those whose time has come."""
+        now = time.monotonic()
+        for actor in [actor for actor, due in self._due.items() if due <= now]:
+            del self._due[actor]
+            self._await(actor)
 
     def _want(self, count: int) -> None:
         for _ in range(min(count, self.size.most) - len(self._all)):
@@ -218,13 +229,20 @@ class Crew:
 
     def _wait(self) -> list[Any]:
         references = [*self._running, *self._awaited]
-        done, _ = ray.wait(references, num_returns=1, fetch_local=False, timeout=60)
+        now = time.monotonic()
+        patience = min(60.0, min(self._due.values(), default=math.inf) - now)
+        if not self._there and now - self._told >= 60:
+            self._told = now
+            say(f"  waiting     the cluster has no room for a process yet ({self.needs})")
+        if not references:
+            time.sleep(max(patience, 0.0))
+            return []
+        patience = max(patience, 0.0)
+        done, _ = ray.wait(references, num_returns=1, fetch_local=False, timeout=patience)
         if len(references) > _MANY:  # looking takes as long as there are references: take all
             done, _ = ray.wait(
                 references, num_returns=len(references), fetch_local=False, timeout=0
             )
-        if not done and not self._there:
-            say(f"  waiting     the cluster has no room for a process yet ({self.needs})")
         found: list[Any] = done
         return found
 
@@ -241,8 +259,9 @@ class Crew:
             if getattr(error, "actor_init_failed", False):
                 self._replace(actor, error)
                 return
-            time.sleep(_PATIENCE)  # died again: it is started once more
-            self._await(actor)
+            wait = self._patience.get(actor, _PATIENCE)  # died again, or there is no room for it
+            self._due[actor] = time.monotonic() + wait
+            self._patience[actor] = min(2 * wait, _LONGEST)
             return
         except ray.exceptions.RayError as error:
             self._replace(actor, error)
@@ -250,6 +269,8 @@ class Crew:
         if machine:
             assert self._probe is not None
             raise unshared(Path(self._probe).parent, machine)
+        self._patience.pop(actor, None)
+        self._warm.discard(actor)
         self._there[actor] = None
         self._slots.appendleft(actor)
         self._slots.extend([actor] * (_AHEAD - 1))
@@ -261,11 +282,16 @@ class Crew:
         if self._unbegun <= _TRIES:
             say(f"  a process could not begin: {first_line(error)}")
             self._want(len(self._all) + 1)
-        elif not (self._there or self._awaited or self._running):
+        elif not (self._there or self._awaited or self._running or self._due):
             raise RiborayError(f"no process can begin: {first_line(error)}") from error
 
-    def _collect(self, status: Any, what: str, *, keep: bool) -> tuple[float, Any, Any] | None:
-        """Return seconds, label and result; if its process died, the call is made again."""
+    def _collect(
+        self, status: Any, what: str, *, keep: bool
+    ) -> tuple[float | None, Any, Any] | None:
+        """Return seconds, label and result; if its process died, the call is made again.
+
+        Seconds are None for a process's first call: it loads the model, and compiles.
+        """
         call, actor, value = self._running.pop(status)
         try:
             seconds = ray.get(status)
@@ -281,11 +307,13 @@ class Crew:
                 fetch(status, what)
             except LostObject as lost:
                 self._release(actor)
-                return 0.0, call.label, lost
+                return None, call.label, lost
             raise
         self._release(actor)
+        first = actor not in self._warm
+        self._warm.add(actor)
         try:
-            return seconds, call.label, value if keep else ray.get(value)
+            return None if first else seconds, call.label, value if keep else ray.get(value)
         except ray.exceptions.ObjectLostError as error:  # went with its machine since
             self._put_back(call, what, error)
             return None
@@ -296,7 +324,11 @@ class Crew:
 
     def _put_back(self, call: _Call, what: str, error: Exception) -> None:
         """Have a call made again, unless that has been tried often enough."""
-        call.deaths += 1
+        if gone := self._machines - (here := _machines()):
+            self._lost_machine = time.monotonic()
+        self._machines = here if gone else self._machines | here
+        if time.monotonic() - self._lost_machine >= _AFTERMATH:
+            call.deaths += 1
         if call.deaths >= _DEATHS:
             raise RiborayError(
                 f"{what} ended its process {_DEATHS} times: is there enough memory? "
@@ -311,7 +343,8 @@ class Crew:
             self._dismiss([actor for actor in self._there if actor not in busy])
         if self._running:
             # Those that died with work that nobody has asked for yet may be needed for it.
-            self._dismiss([actor for actor in self._awaited.values() if actor not in busy])
+            pending = [*self._awaited.values(), *self._due]
+            self._dismiss([actor for actor in pending if actor not in busy])
 
     def _dismiss(self, actors: list[Any]) -> None:
         for actor in actors:
@@ -321,12 +354,18 @@ class Crew:
         self._there = {actor: None for actor in self._there if actor not in gone}
         self._slots = deque(actor for actor in self._slots if actor not in gone)
         self._awaited = {r: actor for r, actor in self._awaited.items() if actor not in gone}
+        self._due = {actor: due for actor, due in self._due.items() if actor not in gone}
 
     def dismiss(self) -> None:
         """End all processes."""
         self._dismiss(list(self._all))
         self._running.clear()
         self._again.clear()
+
+
+def _machines() -> set[str]:
+    """Name the machines that are there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -356,13 +395,3 @@ def crew_on(
             yield crew
         finally:
             crew.dismiss()
-
-
-@contextmanager
-def common_file(address: str, folder: Path | None) -> Iterator[str | None]:
-    """Have a file in a folder by which other machines tell that it is the same folder."""
-    if address == LOCAL or folder is None:
-        yield None
-        return
-    with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder.absolute()) as file:
-        yield file.name

@@ -20,7 +20,8 @@ from typing import Any
 
 from riboray.corpus.pipeline import RayRunner
 from riboray.corpus.screening import Block
-from riboray.crew.pipeline import Crew, common_file, shared
+from riboray.crew.folders import common_file
+from riboray.crew.pipeline import Crew, shared
 from riboray.crew.size import Needs, crew_size
 from riboray.embedding.config import EmbedConfig
 from riboray.embedding.planning import Part

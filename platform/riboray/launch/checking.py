@@ -18,7 +18,8 @@ __all__ = ["check_cluster", "find_problems"]
 
 #: A parameter without a value: ``shared=""  # FILL IN``, ``project_id: null  # FILL IN``.
 _UNFILLED = re.compile(
-    r"""^[\s-]*([\w.-]+)\s*[=:]\s*(?:(?:""|''|null|~)?\s*\#\s*FILL\ IN|FILL-IN\b)""", re.X
+    r"""^[\s-]*([\w.-]+)\s*[=:]\s*(?:&\w+\s+)?(?:(?:""|''|null|~)?\s*\#\s*FILL\ IN|FILL-IN\b)""",
+    re.X,
 )
 _IMAGE = re.compile(r"^(?:[\w.:-]+/)*rayproject/ray(?:-\w+)?:(\d+\.\d+\.\d+)")
 

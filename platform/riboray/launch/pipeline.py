@@ -50,6 +50,7 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._shown, self._heard = 0, time.monotonic()
         try:
             self._client = JobSubmissionClient(address)
         except ConnectionError as error:
@@ -96,16 +97,18 @@ class Jobs:
         tuple
             Exit code, and what became of the job.
         """
-        shown, silent = 0, time.monotonic()
+        failing: float | None = None
         while True:
             try:
-                shown = asyncio.run(self._show(name, shown))
+                asyncio.run(self._show(name))
                 info = self._client.get_job_info(name)
-                silent = time.monotonic()
+                failing = None
             except KeyboardInterrupt:
                 raise
             except Exception as error:  # the connection broke: the head may come back
-                if time.monotonic() - silent > _LONGEST_SILENCE:
+                now = time.monotonic()
+                failing = now if failing is None or self._heard > failing else failing
+                if now - failing > _LONGEST_SILENCE:
                     return 1, f"cannot be followed any more: {' '.join(str(error).split())[:300]}"
                 time.sleep(_PATIENCE)
                 continue
@@ -113,16 +116,16 @@ class Jobs:
                 return self._outcome(info)
             time.sleep(_PATIENCE)
 
-    async def _show(self, name: str, shown: int) -> int:
-        """Print what the log has beyond the characters shown already; return how many those are."""
+    async def _show(self, name: str) -> None:
+        """Print what the log has beyond what was printed before the connection broke."""
         passed = 0
         async for text in self._client.tail_job_logs(name):
-            fresh = text[max(shown - passed, 0) :]
+            self._heard = time.monotonic()
+            fresh = text[max(self._shown - passed, 0) :]
             passed += len(text)
-            shown = max(shown, passed)
+            self._shown = max(self._shown, passed)
             sys.stdout.write(fresh)
             sys.stdout.flush()
-        return shown
 
     @staticmethod
     def _outcome(info: Any) -> tuple[int, str]:
