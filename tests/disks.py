@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -23,11 +24,18 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,size={size}", str(self.path)], check=True)
 
     def fill(self, leave: int) -> Path:
-        """Write a file that leaves so many bytes."""
+        """Write a file that leaves so many bytes, or none if somebody else writes meanwhile."""
         filler = self.path / "filler"
-        with filler.open("wb") as sink:
+        with filler.open("wb", buffering=0) as sink:
             state = os.statvfs(self.path)
-            sink.write(b"x" * max(state.f_bavail * state.f_frsize - leave, 0))
+            rest = b"x" * max(state.f_bavail * state.f_frsize - leave, 0)
+            while rest:
+                try:
+                    rest = rest[sink.write(rest) :]
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
         return filler
 
 
