@@ -24,6 +24,7 @@ from riboray.pretraining.loop import run
 from riboray.pretraining.sessions import LocalSession
 from riboray.pretraining.streams import Cursor, iterate_stream
 from riboray.pretraining.trainer import Trainer
+from riboray.rayenv import LOCAL
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.ray
@@ -168,13 +169,14 @@ def test_an_error_in_a_worker_is_told_as_it_is(two_workers, corpus, tmp_path):
 def test_gpus_are_asked_for_only_where_they_are():
     from riboray.pretraining.pipeline import gpus_wanted
 
-    assert not gpus_wanted(CONFIG, {"CPU": 4})
-    assert not gpus_wanted(CONFIG, {"CPU": 4, "GPU": 1})
-    assert gpus_wanted(CONFIG, {"CPU": 4, "GPU": 2})
-    assert gpus_wanted(replace(CONFIG, device="gpu"), {"GPU": 1})
-    assert not gpus_wanted(replace(CONFIG, device="cpu"), {"GPU": 8})
+    assert not gpus_wanted(CONFIG, LOCAL, {"CPU": 4})
+    assert not gpus_wanted(CONFIG, LOCAL, {"CPU": 4, "GPU": 1})
+    assert gpus_wanted(CONFIG, LOCAL, {"CPU": 4, "GPU": 2})
+    assert gpus_wanted(replace(CONFIG, device="gpu"), LOCAL, {"GPU": 1})
+    assert not gpus_wanted(replace(CONFIG, device="cpu"), LOCAL, {"GPU": 8})
     with pytest.raises(ConfigError, match="no GPU"):
-        gpus_wanted(replace(CONFIG, device="gpu"), {"CPU": 4})
+        gpus_wanted(replace(CONFIG, device="gpu"), LOCAL, {"CPU": 4})
+    assert gpus_wanted(replace(CONFIG, device="gpu"), "auto", {}), "an autoscaler may bring them"
 
 
 def test_our_ray_listens_on_loopback_alone(ray_local):
