@@ -20,14 +20,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.embedding import draw_lengths
 from riboray.alignment.plan import plan_all_pairs
+from riboray.alignment.preparation import duration
 
 #: Processes of a node, as in cluster.yaml.
 _PROCESSES = 16
 _NETWORK = 1.25e9  # bytes/s a node; assumed
 #: Measured, docs/results.md: cells a second and core, of all pairs; nucleotides a second and core
-#: through the model; seconds a sequence when the input is read beforehand.
-_CELLS, _NUCLEOTIDES, _READ = 0.36e9, 40_000.0, 2e-6
+#: through the model.
+_CELLS, _NUCLEOTIDES = 0.36e9, 40_000.0
 _LARGEST_TEXT = 2 << 20
 
 
@@ -42,15 +44,9 @@ class Job:
     serial: float
 
 
-def lengths_of(count: int) -> np.ndarray:
-    """Draw lengths as `benchmarks.speed` does."""
-    drawn = np.random.default_rng(1).lognormal(np.log(140), 0.45, count)
-    return np.clip(drawn, 70, 440).astype(np.int64)
-
-
 def all_pairs(count: int) -> Job:
     """Return what comparing all pairs of so many RNAs takes."""
-    lengths = lengths_of(count)
+    lengths = draw_lengths(np.random.default_rng(1), count)
     plan = plan_all_pairs(lengths)
     embedding = float(lengths.sum()) / _NUCLEOTIDES
     work = plan.cells / _CELLS + embedding
@@ -87,14 +83,6 @@ def first_limit(job: Job, dispatch: float) -> tuple[int, str]:
         if slowest != "work":
             return nodes, slowest
     return 100_000, "work"
-
-
-def duration(seconds: float) -> str:
-    """Say seconds."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def main() -> None:

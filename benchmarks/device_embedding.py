@@ -11,10 +11,7 @@ imports. The model alone embeds and pools the first 200,000 in one process. The 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,19 +20,9 @@ import numpy as np
 
 from benchmarks.embedding import write
 from benchmarks.speed import heading
+from benchmarks.worker_scaling import run
 
 _ALONE, _COMPARED = 200_000, 20_000
-
-
-def command(fasta: Path, output: Path, *options: str) -> dict[str, float]:
-    """Run the command; return its summary, with the wall-clock time."""
-    words = [sys.executable, "-m", "riboray.cli", "embed", str(fasta), "--output", str(output)]
-    start = time.perf_counter()
-    done = subprocess.run([*words, *options], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr[-3000:])
-    summary: dict[str, float] = json.loads(done.stdout)
-    return {**summary, "wall": time.perf_counter() - start}
 
 
 def first_rows(output: Path, count: int) -> np.ndarray:
@@ -81,7 +68,7 @@ def main() -> None:
         nucleotides = write(whole, given.sequences)
         with whole.open() as lines, few.open("w") as sink:
             sink.writelines(line for line, _ in zip(lines, range(2 * _COMPARED), strict=False))
-        command(few, scratch / "cpu", "--device", "cpu")
+        run("embed", few, "--output", scratch / "cpu", "--device", "cpu")
         exact = first_rows(scratch / "cpu", _COMPARED)
         print("| | seconds | wall | sequences/s | nt/s | model alone, nt/s | largest error |")
         print("|---|---|---|---|---|---|---|")
@@ -91,12 +78,13 @@ def main() -> None:
             ("float32", "float32", ()),
         ):
             output = scratch / name.replace(", ", "-")
-            made = command(whole, output, "--device", "gpu", "--precision", precision, *options)
+            words = ("embed", whole, "--output", output, "--device", "gpu")
+            made, wall = run(*words, "--precision", precision, *options)
             error = np.abs(first_rows(output, _COMPARED) - exact).max()
             bare = alone(whole, precision) if not options else float("nan")
             rate = nucleotides / made["seconds"]
             print(
-                f"| {name} | {made['seconds']:.1f} | {made['wall']:.1f} | "
+                f"| {name} | {made['seconds']:.1f} | {wall:.1f} | "
                 f"{given.sequences / made['seconds']:,.0f} | {rate:,.0f} | {bare:,.0f} | "
                 f"{error:.2g} |",
                 flush=True,

@@ -95,12 +95,19 @@ def job(
     return time.perf_counter() - start, watch
 
 
+def draw_lengths(generator: Any, count: int) -> Any:
+    """Draw lengths as those of `benchmarks.speed`."""
+    import numpy as np
+
+    return np.clip(generator.lognormal(np.log(140), 0.45, count), 70, 440).astype(int)
+
+
 def write(path: Path, count: int) -> int:
     """Write random RNA; return its nucleotides."""
     import numpy as np
 
     generator = np.random.default_rng(1)
-    lengths = np.clip(generator.lognormal(np.log(140), 0.45, count), 70, 440).astype(int)
+    lengths = draw_lengths(generator, count)
     letters = np.frombuffer(b"ACGU", np.uint8)
     with path.open("wb") as handle:
         for k, length in enumerate(lengths):
