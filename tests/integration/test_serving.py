@@ -83,7 +83,8 @@ def test_the_manifest_for_kubernetes(root, monkeypatch, tmp_path):
 
     from riboray.serving.pipeline import build
 
-    manifest = yaml.safe_load((root / "kuberay" / "rayservice.yaml").read_text())
+    text = (root / "kuberay" / "rayservice.yaml").read_text()
+    manifest = yaml.safe_load(text)
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
     schema = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
     (application,) = schema.applications
@@ -95,12 +96,13 @@ def test_the_manifest_for_kubernetes(root, monkeypatch, tmp_path):
     assert cluster["rayVersion"] == ray.__version__
     assert cluster["authOptions"] == {"mode": "token"}
     dockerfile = (root / "kuberay" / "Dockerfile").read_text()
-    assert f"FROM rayproject/ray:{ray.__version__}-" in dockerfile
+    assert f"ARG RAY={ray.__version__}-" in dockerfile
+    assert "FROM rayproject/ray:${RAY}\n" in dockerfile
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         spec = group["template"]["spec"]
         (container,) = spec["containers"]
-        assert f"-t {container['image']} ." in dockerfile
+        assert f"docker build -f kuberay/Dockerfile -t {container['image']} ." in text
         assert container["resources"]["requests"] == container["resources"]["limits"]
         (mount,) = container["volumeMounts"]
         assert application.args["keys"].startswith(f"{mount['mountPath']}/")

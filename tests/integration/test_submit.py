@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -28,14 +29,22 @@ NAMES = ("ray, torch, numba", "riboray")
 def bare(tmp_path_factory):
     """An interpreter that has all that riboray needs, but not riboray: a cluster's node."""
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder)
+    venv.create(folder, symlinks=True)
     (packages,) = (folder / "lib").glob("python3*/site-packages")
-    # Folders named in such a file are searched, their own such files are not: riboray's is one.
-    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        # Installed or in editable mode: riboray's own, and files that name further folders.
+        if "riboray" not in entry.name and entry.suffix != ".pth":
+            (packages / entry.name).symlink_to(entry)
     python = folder / "bin" / "python"
-    tried = [subprocess.run([python, "-c", f"import {n}"], cwd="/").returncode for n in NAMES]
-    if tried != [0, 1]:
-        pytest.skip("needs riboray installed in editable mode, as CONTRIBUTING.md has it")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = [
+        subprocess.run(
+            [python, "-c", f"import {names}"], cwd=folder, env=env, capture_output=True, text=True
+        )
+        for names in NAMES
+    ]
+    if [d.returncode for d in done] != [0, 1]:
+        pytest.skip(f"no interpreter without riboray can be made here: {done}")
     return str(python)
 
 
