@@ -172,13 +172,13 @@ class Hosts:
                 self.start_worker(worker)
         wait_for(lambda: self.alive() == 3, 120, "the nodes did not come up")
 
-    def start(self, *words, cwd, log):
-        """Start `riboray VERB …` on the head's host."""
+    def start(self, *words, cwd, log, **variables):
+        """Start `riboray VERB …` on the head's host; further keywords: environment."""
         there = ("bash", "-c", 'cd "$0" && exec "$@"', cwd)  # mounts take the folder along
         command = self.head.inside(*there, sys.executable, "-m", "riboray.cli", *words)
         return subprocess.Popen(
             [*command, "--ray-address", self.address],
-            env=self.env,
+            env=self.env | variables,
             stdout=log,
             stderr=log,
             start_new_session=True,

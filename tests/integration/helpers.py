@@ -61,6 +61,21 @@ def riboray(*arguments, cwd, timeout=400):
     return process.returncode, out, err
 
 
+def succeed(command, env, timeout=600):
+    """Run a command in the source tree, expect that it succeeds, and return what it printed."""
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def write_fasta(path, sequences, prefix="s"):
+    """Write sequences with numbers as ids."""
+    path.write_text("".join(f">{prefix}{k} RNA\n{s}\n" for k, s in enumerate(sequences)))
+    return path
+
+
 def records(run: Path) -> list[dict]:
     """The records a run has written so far."""
     path = run / "metrics.jsonl"

@@ -23,7 +23,7 @@ from riboray.manifest import read_manifest
 from riboray.model import RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from tests.conftest import random_sequences, tiny_config
 from tests.disks import small_disk
-from tests.integration.helpers import kill, riboray, start, wait_for
+from tests.integration.helpers import kill, riboray, start, wait_for, write_fasta
 
 pytestmark = pytest.mark.ray
 
@@ -34,12 +34,6 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "checkpoint"
     save_checkpoint(RnaBertForPreTraining(tiny_config(num_hidden_layers=1)), folder)
     return folder
-
-
-def write_fasta(path, sequences, prefix="s"):
-    text = "".join(f">{prefix}{k} RNA\n{s}\n" for k, s in enumerate(sequences))
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from riboray.crew.size import Needs, crew_size
 from riboray.rayenv import LOCAL
-from tests.integration.helpers import ROOT, environment
+from tests.integration.helpers import environment, succeed
 
 
 def test_sizes():
@@ -38,13 +37,4 @@ def test_stories():
     """In a process of their own: Ray keeps how a process first met it, tokens and all."""
     words = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-q"]
     env = {k: v for k, v in environment().items() if not k.startswith("PYTEST_")}
-    done = subprocess.run(
-        [*words, str(Path(__file__).with_name("crew_stories.py"))],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "3 passed" in succeed([*words, str(Path(__file__).with_name("crew_stories.py"))], env)

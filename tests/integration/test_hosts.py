@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 
 import numpy as np
 import pytest
 
-from riboray.corpus.sample import SAMPLE_ALIGNMENTS
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from tests.conftest import random_sequences
 from tests.hosts import refusal, three_hosts
-from tests.integration.helpers import kill, riboray, wait_for
+from tests.integration.helpers import TINY, kill, riboray, wait_for, write_fasta
+from tests.integration.test_elastic import steps, workers
+from tests.integration.test_elastic import undisturbed as undisturbed_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -22,11 +25,6 @@ def hosts(tmp_path_factory):
         pytest.skip(why)
     with three_hosts(tmp_path_factory.mktemp("hosts")) as found:
         yield found
-
-
-def write_fasta(path, sequences):
-    path.write_text("".join(f">s{k}\n{s}\n" for k, s in enumerate(sequences)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +67,9 @@ def undisturbed(work):
         return made[name]
 
     return get
+
+
+INGEST = ["ingest", SAMPLE_CORPUS, "--alignments", SAMPLE_ALIGNMENTS]
 
 
 def contents(output):
@@ -133,6 +134,38 @@ def test_a_machine_is_cut_off_for_a_minute(hosts, work, undisturbed):
     hosts.workers[0].join()
     assert run.done() == 0, run.log.read_text()
     assert contents(run.output) == expected
+
+
+def test_training_goes_on_when_a_machine_is_cut_off(hosts, work):
+    """Every step is that of a run in one process, whoever took part in it."""
+    code, _, err = riboray(*INGEST, "--output", "corpus", cwd=work)
+    assert code == 0, err
+    hosts.whole()
+    words = ["pretrain", "--corpus", work / "corpus", *TINY, "--run-name", "r", "--track", "[]"]
+    words += ["--num-workers", "[1, 2]", "--record-seconds", "0", "--max-steps", "1000000"]
+    words += ["--resize-minutes", "0.1", "--checkpoint-minutes", "0.05"]
+    folder, log = work / "runs" / "r", work / "pretrain.log"
+    # A machine's death is noticed after Ray Train has asked for workers on it once more: by
+    # default it waits a minute for them.
+    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+    with log.open("w") as out:
+        process = hosts.start(*words, cwd=work, log=out, **patience)
+    try:
+        wait_for(lambda: len(steps(folder)) > 20 and workers(folder) == 2, message="no two workers")
+        wait_for(lambda: any(folder.glob("checkpoints/step-*/manifest.json")))
+        hosts.workers[1].cut_off()
+        time.sleep(60)
+        hosts.workers[1].join()
+        wait_for(lambda: workers(folder) == 1, message="did not go on with one worker")
+        many = len(steps(folder)) + 10
+        wait_for(lambda: len(steps(folder)) > many, message="no steps with one worker")
+    finally:
+        code = kill(process, signal.SIGTERM)
+    assert code == 130, log.read_text()
+    found = steps(folder)
+    assert [r["step"] for r in found] == list(range(1, len(found) + 1))
+    alone, _ = undisturbed_training(work / "corpus", folder, len(found))
+    assert [r["batches_crc32"] for r in found] == [r["batches_crc32"] for r in alone]
 
 
 @pytest.fixture(scope="module")

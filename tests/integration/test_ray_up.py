@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.helpers import ROOT, environment
+from tests.integration.helpers import environment, succeed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -40,16 +40,7 @@ def test_up_job_down(tmp_path):
     inside = f"{sys.executable} -m tests.integration.ray_up"
     script = f"mount --bind {passwd} /etc/passwd && exec {inside}"
     env = environment() | {"HOME": str(home)}
-    done = subprocess.run(
-        [*UNSHARE, "bash", "-c", script],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads(succeed([*UNSHARE, "bash", "-c", script], env).splitlines()[-1])
     assert told["code_there"]
     assert told["left_out"] == []
     assert told["token_mode"] == "0o600"

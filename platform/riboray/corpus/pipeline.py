@@ -13,6 +13,7 @@ from typing import Any
 from riboray.console import say
 from riboray.corpus.memory import keep_memory
 from riboray.crew.folders import common_file, unshared, visible
+from riboray.crew.size import Needs
 from riboray.pipeline import connect, fetch
 from riboray.rayenv import LOCAL
 
@@ -31,7 +32,7 @@ _WAITING = 4
 _GOOD_FOR = 5.0
 
 
-@ray.remote(num_cpus=1, max_retries=20)
+@ray.remote(max_retries=20)
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], probe: str | None) -> Any:
     """Call a function. Done twice, after a crash, it leaves the same files."""
     keep_memory()
@@ -65,8 +66,8 @@ class RayRunner:
     ) -> None:
         self._asked = workers[1] if isinstance(workers, list) else workers
         self._address, self._folder = address, folder
-        options = {} if memory is None else {"memory": int(memory * 2**30)}
-        self._call = _call.options(**options)
+        self._needs = Needs(memory=memory)
+        self._call = _call.options(**self._needs.share())
         self._counted = (-_GOOD_FOR, 0)
 
     @property
@@ -116,11 +117,10 @@ class RayRunner:
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
 
-    @staticmethod
-    def _collect(running: dict[Any, int]) -> Iterator[Any]:
+    def _collect(self, running: dict[Any, int]) -> Iterator[Any]:
         while not (done := ray.wait(list(running), num_returns=1, timeout=60)[0]):
             if not ray.cluster_resources().get("CPU"):  # type: ignore[no-untyped-call]
-                say("  waiting     the cluster has no room for a process yet (1 CPU)")
+                say(self._needs.no_room())
         for reference in done:
             del running[reference]
             yield fetch(reference, "a step of ingesting")

@@ -233,7 +233,7 @@ class Crew:
         patience = min(60.0, min(self._due.values(), default=math.inf) - now)
         if not self._there and now - self._told >= 60:
             self._told = now
-            say(f"  waiting     the cluster has no room for a process yet ({self.needs})")
+            say(self.needs.no_room())
         if not references:
             time.sleep(max(patience, 0.0))
             return []

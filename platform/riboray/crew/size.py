@@ -48,14 +48,22 @@ class Needs:
     memory: float | None = None
     calls: int = 1
 
+    def share(self) -> dict[str, Any]:
+        """Return Ray's options of a task."""
+        share: dict[str, Any] = {"num_cpus": self.cpus}
+        if self.gpus:
+            share["num_gpus"] = self.gpus
+        if self.memory is not None:
+            share["memory"] = int(self.memory * 2**30)
+        return share
+
     def options(self) -> dict[str, Any]:
         """Return Ray's options of an actor."""
-        options: dict[str, Any] = {"num_cpus": self.cpus, "max_concurrency": self.calls}
-        if self.gpus:
-            options["num_gpus"] = self.gpus
-        if self.memory is not None:
-            options["memory"] = int(self.memory * 2**30)
-        return options
+        return self.share() | {"max_concurrency": self.calls}
+
+    def no_room(self) -> str:
+        """Return what a user is told while there is no room for a process."""
+        return f"  waiting     the cluster has no room for a process yet ({self})"
 
     def __str__(self) -> str:
         parts = [f"{self.cpus} CPU"]
