@@ -122,6 +122,42 @@ def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_p
     assert len(failures) == 2, failures
 
 
+def test_a_machine_that_goes_while_workers_connect_is_a_failure_like_any(
+    ray_local, sample_corpus, tmp_path, monkeypatch
+):
+    """Ray Train ends the run then; what of gloo it says is a real one's."""
+    from ray.train import ControllerError
+
+    from riboray.errors import RiborayError
+    from riboray.pretraining.checkpoints import CheckpointStore
+    from riboray.pretraining.pipeline import TrainingRun
+    from tests.integration.test_pipeline import CONFIG
+
+    class Lost:
+        def fit(self):
+            message = "Gloo connectFullMesh failed with timed out connecting: Connection refused"
+            raise ControllerError(RuntimeError(message))
+
+    config = replace(CONFIG, max_failures=2, max_steps=3)
+    data = prepare_data(sample_corpus, config, 2)
+    made, times = TrainingRun._trainer, [2]
+
+    def trainer(self, board):
+        times[0] -= 1
+        return Lost() if times[0] >= 0 else made(self, board)
+
+    monkeypatch.setattr(TrainingRun, "_trainer", trainer)
+    store, told = CheckpointStore(tmp_path / "checkpoints"), []
+    training = TrainingRun(config, data.specs, data.validation, store, tmp_path, use_gpu=False)
+    training.fit(told.append, lambda: False)
+    assert [r["step"] for r in told if r["kind"] == "train"][-1] == 3
+    assert sum("a worker failed" in r.get("message", "") for r in told) == 2
+    times[0] = 3
+    other = replace(training, directory=tmp_path / "other", store=CheckpointStore(tmp_path / "o"))
+    with pytest.raises(RiborayError, match="connectFullMesh"):
+        other.fit(told.append, lambda: False)
+
+
 def test_starting_anew_is_no_failure_and_a_checkpoint_forgives(ray_local):
     import ray
 

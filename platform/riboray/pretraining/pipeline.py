@@ -6,6 +6,8 @@ runs is in `working.pipeline`; `feeding.pipeline` reads its batches ahead with R
 
 from __future__ import annotations
 
+import itertools
+import os
 import textwrap
 import threading
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train import ControllerError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from riboray.console import say
@@ -23,6 +26,7 @@ from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.network import interface_of
 from riboray.pretraining.progress.pipeline import ProgressBoard
 from riboray.pretraining.sessions import Record
 from riboray.pretraining.streams import StreamSpec
@@ -74,6 +78,35 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     work(arguments)
 
 
+def _talk_through_rays_network() -> None:
+    """Have gloo use the interface by which Ray knows this node.
+
+    By itself it takes the address that the host's own name has, which on many machines is one of
+    the loopback's: then workers of other machines cannot reach it.
+    """
+    name = interface_of(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+class _Backend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray Train's way to connect workers, each through the right network."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Connect; Ray Train calls it in its controller whenever workers are there."""
+        worker_group.execute(_talk_through_rays_network)
+        super().on_start(worker_group, backend_config)
+
+
+class _Connected(ray.train.torch.TorchConfig):
+    """Names the backend."""
+
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        """Return the backend."""
+        return _Backend
+
+
 class _FailureNotes(ray.train.UserCallback):
     """Posts what went wrong in a worker; Ray Train calls it in its controller."""
 
@@ -85,16 +118,23 @@ class _FailureNotes(ray.train.UserCallback):
         errors = {rank: _explain(error) for rank, error in worker_exceptions.items()}
         # One worker's end makes the others fail at their next message: its own tells the cause.
         told = [e for e in errors.values() if not _is_collateral(e)] or list(errors.values())
-        cause = textwrap.shorten(str(told[0]).removeprefix("training failed: "), 160)
-        message = f"a worker failed ({cause}); going on from the newest checkpoint"
         self._board.note_failure.remote()
-        self._board.post.remote({"kind": "failure", "message": message, "error": told[0]})
+        self._board.post.remote(_failure(told[0]))
+
+
+def _failure(error: RiborayError) -> Record:
+    """Return what is told of a failure that training goes on after."""
+    cause = textwrap.shorten(str(error).removeprefix("training failed: "), 160)
+    message = f"a worker failed ({cause}); going on from the newest checkpoint"
+    return {"kind": "failure", "message": message, "error": error}
 
 
 def _is_collateral(error: RiborayError) -> bool:
     """Tell whether an error is but the loss of the connection to another worker."""
     text = str(error)
-    return any(word in text for word in ("Connection closed by peer", "gloo", "NCCL", "nccl"))
+    return any(
+        word in text for word in ("Connection closed by peer", "gloo", "Gloo", "NCCL", "nccl")
+    )
 
 
 @dataclass(frozen=True)
@@ -145,13 +185,20 @@ class TrainingRun:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ProgressBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         outcome: dict[str, Any] = {}
-        trainer = self._trainer(board)
 
         def fit() -> None:
-            try:
-                outcome["result"] = trainer.fit()
-            except BaseException as error:
-                outcome["error"] = error
+            for attempt in itertools.count():
+                try:
+                    outcome["result"] = self._trainer(board).fit()
+                    return
+                except BaseException as error:
+                    told = _explain(error)
+                    # A machine that goes while workers connect: to Ray Train, no worker's failure.
+                    lost = isinstance(error, ControllerError) and _is_collateral(told)
+                    if not lost or attempt >= self.config.max_failures:
+                        outcome["error"] = error
+                        return
+                    board.post.remote(_failure(told))
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
@@ -189,6 +236,7 @@ class TrainingRun:
         return ray.train.torch.TorchTrainer(
             _train_worker,
             train_loop_config={"values": [ray.put(arguments)], "board": board},
+            torch_config=_Connected(),
             scaling_config=ray.train.ScalingConfig(
                 **scaling, use_gpu=self.use_gpu, resources_per_worker=self._worker_resources
             ),
