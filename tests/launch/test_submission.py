@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import riboray
 from riboray.cli import main
 from riboray.errors import ConfigError
 from riboray.launch.config import SubmitConfig
@@ -11,8 +14,8 @@ from riboray.launch.submission import plan_job
 from riboray.options import parse_config
 
 
-def plan(*words):
-    return plan_job(parse_config("submit", SubmitConfig, list(words)))
+def plan(*words, scratch=Path("/nowhere")):
+    return plan_job(parse_config("submit", SubmitConfig, list(words)), scratch)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +38,48 @@ def test_from_another_folder(tmp_path):
     assert made.runtime_env["working_dir"] == str(tmp_path)
     (package,) = made.runtime_env["py_modules"]
     assert package.endswith("riboray")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """As if riboray were not a source tree; in a folder that has options in files."""
+    package = tmp_path / "site-packages" / "riboray" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    monkeypatch.setattr(riboray, "__file__", str(package))
+    here = tmp_path / "here"
+    (here / "configs").mkdir(parents=True)
+    (here / "configs" / "my.yaml").write_text("pooling: max\n")
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize(
+    "option", [("--config", "configs/my.yaml"), ("--config=./configs/my.yaml",)]
+)
+def test_files_of_options_go_along(installed, tmp_path, option):
+    (tmp_path / "scratch").mkdir()
+    words = ["embed", "/shared/a.fa", *option, "--output", "/shared/out"]
+    made = plan(*words, scratch=tmp_path / "scratch")
+    folder = Path(made.runtime_env["working_dir"])
+    assert (folder / "configs" / "my.yaml").read_text() == "pooling: max\n"
+    assert made.runtime_env["py_modules"] == [str(tmp_path / "site-packages" / "riboray")]
+    assert made.configs == "configs/my.yaml"
+    # Where a folder goes along, they must be in it.
+    assert plan("--working-dir", ".", *words).runtime_env["working_dir"] == str(installed)
+    with pytest.raises(ConfigError, match=r"my.yaml is not in .*site-packages"):
+        plan("--working-dir", str(tmp_path / "site-packages"), *words)
+
+
+def test_files_of_options_elsewhere(installed, monkeypatch):
+    """Absolute paths are the cluster's; what lies above cannot keep its path."""
+    file = installed / "configs" / "my.yaml"
+    made = plan("embed", "/shared/a.fa", "--config", str(file), "--output", "/shared/out")
+    assert "working_dir" not in made.runtime_env
+    (installed / "deep").mkdir()
+    monkeypatch.chdir(installed / "deep")
+    with pytest.raises(ConfigError, match="lies above this folder"):
+        plan("embed", "/shared/a.fa", "--config", "../configs/my.yaml", "--output", "/shared/out")
 
 
 def test_every_verb_has_its_job(root):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,11 +41,17 @@ class JobPlan:
         Command line that runs on the cluster.
     runtime_env : dict
         What is sent along, as Ray wants it.
+    configs : str
+        Files of options that lie here, for people.
+    scratch : str
+        Folder that holds copies of them if nothing else is sent.
     """
 
     address: str
     entrypoint: str
     runtime_env: dict[str, Any]
+    configs: str = ""
+    scratch: str = ""
 
 
 def submit(config: SubmitConfig) -> None:
@@ -53,24 +62,16 @@ def submit(config: SubmitConfig) -> None:
     RiborayError
         With the job's exit code, if that is not 0.
     """
-    plan = plan_job(config)
     use_token()
-    from riboray.launch.pipeline import Jobs, upload
+    from riboray.launch.pipeline import Jobs
 
-    files, size = upload(plan.runtime_env)
-    say(f"  cluster     {plan.address}")
-    say(f"  runs        {plan.entrypoint}")
-    folder = plan.runtime_env.get("working_dir") or ", ".join(plan.runtime_env["py_modules"])
-    say(f"  sends       {folder}: {files:,} files, {byte_size(size)}")
-    if size > _LARGEST:
-        raise ConfigError(
-            f"{folder} has {byte_size(size)}, and Ray takes {byte_size(_LARGEST)}: name what is "
-            "not needed in .rayignore or with --exclude"
-        )
-    if config.dry_run:
-        return
-    jobs = Jobs(plan.address)
-    name = jobs.begin(config, plan)
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = plan_job(config, Path(scratch))
+        _announce(plan)
+        if config.dry_run:
+            return
+        jobs = Jobs(plan.address)
+        name = jobs.begin(config, plan)
     say(f"  job         {name}")
     if not config.wait:
         say(f"  to follow   ray job logs --follow --address {plan.address} {name}")
@@ -87,8 +88,33 @@ def submit(config: SubmitConfig) -> None:
     say(f"  job         {name} is done")
 
 
-def plan_job(config: SubmitConfig) -> JobPlan:
+def _announce(plan: JobPlan) -> None:
+    """Say what is about to be sent; refuse what Ray would not take."""
+    from riboray.launch.pipeline import upload
+
+    say(f"  cluster     {plan.address}")
+    say(f"  runs        {plan.entrypoint}")
+    modules = plan.runtime_env.get("py_modules", [])
+    for folder in filter(None, [plan.runtime_env.get("working_dir"), *modules]):
+        files, size = upload({**plan.runtime_env, "working_dir": folder, "py_modules": []})
+        what = plan.configs if folder == plan.scratch else folder
+        say(f"  sends       {what}: {files:,} file{'s'[: files != 1]}, {byte_size(size)}")
+        if size > _LARGEST:
+            raise ConfigError(
+                f"{folder} has {byte_size(size)}, and Ray takes {byte_size(_LARGEST)}: name what "
+                "is not needed in .rayignore or with --exclude"
+            )
+
+
+def plan_job(config: SubmitConfig, scratch: Path) -> JobPlan:
     """Decide what is sent and what runs there.
+
+    Parameters
+    ----------
+    config : SubmitConfig
+        The options.
+    scratch : Path
+        An empty folder. Where no folder is sent, files of options are put there, and it is sent.
 
     Raises
     ------
@@ -112,13 +138,41 @@ def plan_job(config: SubmitConfig) -> JobPlan:
     else:  # nodes may lack riboray, or have another version
         runtime_env["py_modules"] = [str(package)]
         start = ["python", "-m", "riboray.cli", verb.split()[0]]
+    configs = _config_files(arguments)
+    if folder is None and configs:
+        for file in configs:
+            (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, scratch / file)
+        runtime_env["working_dir"] = str(scratch)
+    elif folder is not None:
+        _check_sent(configs, Path(folder))
     excludes = [*config.exclude, *(["__pycache__"] if "py_modules" in runtime_env else [])]
     if excludes:
         runtime_env["excludes"] = excludes
     if config.pip:
         runtime_env["pip"] = _packages(config.pip)
     command = shlex.join([*start, *config.command[1:]])
-    return JobPlan(_address(config), command, runtime_env)
+    return JobPlan(_address(config), command, runtime_env, ", ".join(configs), str(scratch))
+
+
+def _config_files(arguments: list[str]) -> list[str]:
+    """Return files of options, given by relative paths, that lie here."""
+    given = [b for a, b in pairwise(arguments) if a == "--config"]
+    given += [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
+    files = [os.path.normpath(f) for f in given if not Path(f).is_absolute() and Path(f).is_file()]
+    for file in files:
+        if file.startswith(".."):
+            raise ConfigError(f"--config {file}: lies above this folder; the job could not find it")
+    return files
+
+
+def _check_sent(configs: list[str], folder: Path) -> None:
+    for file in configs:
+        if not (folder / file).is_file():
+            raise ConfigError(
+                f"--config {file} is not in {folder}, which is sent to the cluster; with "
+                "--working-dir . this folder is"
+            )
 
 
 def _verb(command: list[str]) -> tuple[str, list[str]]:
