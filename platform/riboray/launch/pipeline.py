@@ -30,7 +30,11 @@ _LONGEST_SILENCE = 120.0
 #: Ray tells which files it leaves out, folder by folder.
 _quiet = logging.getLogger("riboray.launch")
 _quiet.setLevel(logging.WARNING)
-for _name in ("ray.autoscaler", "ray.dashboard", "ray._private.runtime_env"):
+for _name in (
+    *("ray.autoscaler", "ray.dashboard", "ray._private.runtime_env"),
+    # Their own levels are set where they are made.
+    *("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"),
+):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
