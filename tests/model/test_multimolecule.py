@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from riboray.alphabet import encode
+from riboray.alphabet import encode, encode_packed
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from riboray.model.bundled import bundled_models
+from riboray.model.prediction import HeadConfig, RnaBertForPrediction, prediction_loss
 
 pytestmark = pytest.mark.compare
 multimolecule = pytest.importorskip(
@@ -96,3 +97,91 @@ def test_there_and_back_again_changes_nothing(tmp_path):
 def test_same_number_of_parameters():
     theirs = multimolecule.RnaBertModel(multimolecule.RnaBertConfig())
     assert sum(p.numel() for p in theirs.parameters()) == 481_080
+
+
+LEVELS = {"sequence": "Sequence", "nucleotide": "Token", "contact": "Contact"}
+KINDS = [
+    ("binary", ("no", "yes"), "identity"),
+    ("multiclass", ("a", "b", "c"), "nonlinear"),
+    ("regression", ("x", "y"), "linear"),
+]
+
+
+def predicted(model, sequences):
+    ids, edges = encode_packed(
+        sequences, add_bos=model.config.add_bos, add_eos=model.config.add_eos
+    )
+    with torch.inference_mode():
+        return model.logits(torch.from_numpy(ids), torch.from_numpy(edges))
+
+
+def same_predictions(model, theirs, tokenizer):
+    """Ours in one batch, theirs each alone: they cut what a longer neighbour adds elsewhere."""
+    for sequence, ours_found in zip(SEQUENCES, predicted(model, SEQUENCES), strict=True):
+        with torch.inference_mode():
+            found = theirs(**tokenizer(sequence, return_tensors="pt")).logits
+        found = getattr(found, "tensor", found)[0]
+        assert found.shape == ours_found.shape
+        assert (found - ours_found).abs().max() <= TOLERANCE * max(1, ours_found.abs().max() / 5)
+
+
+@pytest.mark.parametrize("specials", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("problem", "labels", "transform"), KINDS)
+def test_multimolecule_opens_our_prediction_models(
+    tmp_path, level, problem, labels, transform, specials
+):
+    torch.manual_seed(14)
+    config = RnaBertConfig(initializer_range=0.1, add_bos=specials, add_eos=specials)
+    head = HeadConfig(level=level, problem=problem, labels=labels, transform=transform)
+    model = RnaBertForPrediction(config, head).eval()
+    save_checkpoint(model, tmp_path / "ours")
+    tokenizer = multimolecule.RnaTokenizer.from_pretrained(tmp_path / "ours")
+    name = f"RnaBertFor{LEVELS[level]}Prediction"
+    theirs = getattr(multimolecule, name).from_pretrained(tmp_path / "ours").eval()
+    assert theirs.head_config.problem_type == problem
+    assert list(theirs.config.id2label.values()) == list(labels[-head.outputs :])
+    same_predictions(model, theirs, tokenizer)
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_we_open_multimolecules_prediction_models(tmp_path, level, told):
+    torch.manual_seed(15)
+    names = {0: "stem", 1: "loop", 2: "end"}
+    head = {"num_labels": 3, "problem_type": "multilabel", "transform": "nonlinear"}
+    config = multimolecule.RnaBertConfig(
+        initializer_range=0.1,
+        num_labels=3,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        **({"head": multimolecule.modules.HeadConfig(head)} if told else {}),
+    )
+    theirs = getattr(multimolecule, f"RnaBertFor{LEVELS[level]}Prediction")(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer = multimolecule.RnaTokenizer()
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    model = load_checkpoint(tmp_path / "theirs").model
+    assert isinstance(model, RnaBertForPrediction)
+    assert model.head_config.level == level
+    assert model.head_config.labels == ("stem", "loop", "end")
+    assert model.head_config.problem == ("multilabel" if told else "multiclass")
+    same_predictions(model, theirs, tokenizer)
+
+
+@pytest.mark.parametrize("problem", ["regression", "binary", "multiclass", "multilabel"])
+def test_losses_are_multimolecules(problem):
+    from multimolecule.modules.criterions import CRITERIONS
+
+    torch.manual_seed(16)
+    outputs = 1 if problem == "binary" else 3
+    logits = torch.randn(20, outputs)
+    labels = {
+        "regression": torch.randn(20, 3),
+        "binary": torch.randint(2, (20,)),
+        "multiclass": torch.randint(3, (20,)),
+        "multilabel": torch.randint(2, (20, 3)),
+    }[problem]
+    config = multimolecule.modules.HeadConfig(num_labels=outputs, problem_type=problem)
+    wanted = CRITERIONS.build(config)(logits, labels)
+    assert prediction_loss(logits, labels, problem) == pytest.approx(float(wanted), rel=1e-6)

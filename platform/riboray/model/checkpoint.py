@@ -30,8 +30,10 @@ from riboray.model.metadata import (
     SCHEMA_VERSION,
     SHARED_FIELDS,
     config_to_json,
+    head_from_json,
     tokenizer_to_json,
 )
+from riboray.model.prediction import HEAD_NAMES, HeadConfig, RnaBertForPrediction
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -187,7 +189,7 @@ def _load_directory(path: Path, vocabulary: str | None) -> LoadedCheckpoint:
     ours = values.get("riboray")
     tokens = _read_vocabulary(path, values, vocabulary)
     config = _config_from_json(path, values, tokens, _heads_in(state))
-    model = _build(path, config, state)
+    model = _build(path, config, state, _prediction_head(path, values, state))
     source = "riboray" if ours else "multimolecule"
     return LoadedCheckpoint(model, path, source, sha256_file(weights))
 
@@ -226,6 +228,21 @@ def _heads_in(state: StateDict) -> tuple[str, ...]:
         for head, prefix in _HEAD_PREFIXES.items()
         if any(key.startswith(prefix) for key in state)
     )
+
+
+def _prediction_head(path: Path, values: dict[str, Any], state: StateDict) -> HeadConfig | None:
+    """Read what the model predicts, if it has a head for that."""
+    found = [(level, f"{name}.decoder.weight") for level, name in HEAD_NAMES.items()]
+    found = [(level, key) for level, key in found if key in state]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise CheckpointError(path, "more than one prediction head")
+    level, key = found[0]
+    try:
+        return head_from_json(values, level, len(state[key]))
+    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(path / "config.json", f"cannot be used ({error})") from error
 
 
 def _read_vocabulary(path: Path, values: dict[str, Any], required: str | None) -> Vocabulary:
@@ -291,9 +308,17 @@ def _config_from_json(
         raise CheckpointError(path / "config.json", f"cannot be used ({error})") from error
 
 
-def _build(path: Path, config: RnaBertConfig, state: StateDict) -> RnaBertForPreTraining:
+def _build(
+    path: Path, config: RnaBertConfig, state: StateDict, head: HeadConfig | None = None
+) -> RnaBertForPreTraining:
     """Make the model and fill it, strictly."""
-    model = RnaBertForPreTraining(config)
+    if head is None:
+        model = RnaBertForPreTraining(config)
+    else:
+        model = RnaBertForPrediction(config, head)
+        # Heads of pre-training, and a pooler that nothing reads, are no part of it.
+        other = [p for h, p in _HEAD_PREFIXES.items() if not (h == "pooler" and head.uses_pooler)]
+        state = {key: value for key, value in state.items() if not key.startswith(tuple(other))}
     if model.lm_head is not None and config.tie_word_embeddings:
         words = state.get("model.embeddings.word_embeddings.weight")
         if words is not None:
@@ -344,12 +369,13 @@ def write_checkpoint_files(model: RnaBertForPreTraining, directory: Path) -> Non
     """Write a checkpoint's files into an existing directory, without committing it."""
     config = model.config
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    for head in ("lm_head", "ss_head"):
-        if f"{head}.decoder.bias" in state:
-            state[f"{head}.bias"] = state.pop(f"{head}.decoder.bias")
+    for name in ("lm_head", "ss_head"):
+        if f"{name}.decoder.bias" in state:
+            state[f"{name}.bias"] = state.pop(f"{name}.decoder.bias")
     if config.tie_word_embeddings:
         state.pop("lm_head.decoder.weight", None)
-    write_json(directory / "config.json", config_to_json(config))
+    head = model.head_config if isinstance(model, RnaBertForPrediction) else None
+    write_json(directory / "config.json", config_to_json(config, head))
     write_json(directory / "tokenizer_config.json", tokenizer_to_json(config))
     (directory / "vocab.txt").write_text("\n".join(config.tokens.tokens) + "\n", "utf-8")
     safetensors.torch.save_file(state, directory / WEIGHTS_NAME, metadata={"format": "pt"})

@@ -8,19 +8,20 @@ from torch.nn import functional
 from riboray.model.config import RnaBertConfig
 from riboray.model.encoder import RnaBertModel
 
-__all__ = ["PredictionHead", "RnaBertForPreTraining"]
+__all__ = ["PredictionHead", "RnaBertForPreTraining", "Transform"]
 
 
-class _Transform(nn.Module):
+class Transform(nn.Module):
     """Dense layer, optional activation, LayerNorm."""
 
-    def __init__(self, config: RnaBertConfig) -> None:
+    def __init__(self, config: RnaBertConfig, gelu: bool) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.gelu = config.lm_head_activation == "gelu"
+        self.gelu = gelu
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Transform; shape (..., H) to the same."""
         hidden = self.dense(hidden)
         normalised: Tensor = self.layer_norm(functional.gelu(hidden) if self.gelu else hidden)
         return normalised
@@ -31,7 +32,7 @@ class PredictionHead(nn.Module):
 
     def __init__(self, config: RnaBertConfig, num_classes: int) -> None:
         super().__init__()
-        self.transform = _Transform(config)
+        self.transform = Transform(config, gelu=config.lm_head_activation == "gelu")
         self.decoder = nn.Linear(config.hidden_size, num_classes)
 
     def forward(self, hidden: Tensor) -> Tensor:
