@@ -7,10 +7,44 @@ from typing import TYPE_CHECKING
 from riboray._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from riboray.api.loading import Rna, load, pipeline
+    from riboray.api.models import (
+        RnaBertForContactPrediction,
+        RnaBertForMaskedLM,
+        RnaBertForSequencePrediction,
+        RnaBertForTokenPrediction,
+        RnaBertModel,
+    )
+    from riboray.api.tokenizer import RnaTokenizer
     from riboray.embedding.store import open_embeddings
 
-__all__ = ["__version__", "open_embeddings"]
+__all__ = [
+    "Rna",
+    "RnaBertForContactPrediction",
+    "RnaBertForMaskedLM",
+    "RnaBertForSequencePrediction",
+    "RnaBertForTokenPrediction",
+    "RnaBertModel",
+    "RnaTokenizer",
+    "__version__",
+    "load",
+    "open_embeddings",
+    "pipeline",
+]
 
 __version__ = "0.1.0"
 
-__getattr__ = lazy_exports(__name__, {"open_embeddings": "embedding.store"})
+_MODELS = (
+    *("RnaBertModel", "RnaBertForMaskedLM", "RnaBertForSequencePrediction"),
+    *("RnaBertForTokenPrediction", "RnaBertForContactPrediction"),
+)
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        **dict.fromkeys(_MODELS, "api.models"),
+        **dict.fromkeys(("Rna", "load", "pipeline"), "api.loading"),
+        "RnaTokenizer": "api.tokenizer",
+        "open_embeddings": "embedding.store",
+    },
+)

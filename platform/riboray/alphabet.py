@@ -6,6 +6,7 @@ A checkpoint carries its vocabulary; the two are never mixed silently.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from riboray.errors import InvalidSequenceError, VocabularyError
 
 __all__ = [
     "IUPAC_NUCLEOTIDES",
+    "MASK",
     "MULTIMOLECULE",
     "ORIGINAL",
     "VOCABULARIES",
@@ -25,6 +27,7 @@ __all__ = [
     "encode",
     "encode_packed",
     "get_vocabulary",
+    "hidden_places",
     "normalise",
 ]
 
@@ -47,6 +50,9 @@ IUPAC_NUCLEOTIDES: dict[str, str] = {
     "V": "ACG",
     "X": "ACGU",
 }
+
+#: How a hidden nucleotide is written.
+MASK = "<mask>"
 
 _INVALID = 0xFF
 
@@ -123,6 +129,22 @@ def get_vocabulary(name: str) -> Vocabulary:
     if name not in VOCABULARIES:
         raise VocabularyError(name, f"unknown vocabulary; known are {', '.join(VOCABULARIES)}")
     return VOCABULARIES[name]
+
+
+def hidden_places(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read a sequence some of whose nucleotides are hidden, written as `MASK`.
+
+    Returns
+    -------
+    sequence : str
+        With an ``A`` at hidden places: any nucleotide does, since the model sees its mask there,
+        and not all vocabularies have an ``N``.
+    hidden : tuple of int
+        Their positions, from 0 on.
+    """
+    parts = text.split(MASK)
+    ends = itertools.accumulate(map(len, parts[:-1]))
+    return "A".join(parts), tuple(end + k for k, end in enumerate(ends))
 
 
 def normalise(sequence: str) -> str:

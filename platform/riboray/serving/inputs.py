@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from riboray.alphabet import Vocabulary, encode, normalise
+from riboray.alphabet import MASK, Vocabulary, encode, hidden_places, normalise
 from riboray.corpus.fasta import parse_fasta
 from riboray.errors import ConfigError, FastaError, InvalidSequenceError
 from riboray.serving.errors import ErrorCode, ServiceError
 
 __all__ = [
-    "MASK",
     "Entry",
     "Limits",
     "check_entries",
@@ -22,9 +21,6 @@ __all__ = [
     "read_fasta_body",
     "too_many",
 ]
-
-MASK = "<mask>"
-"""How a hidden nucleotide is written."""
 
 _BLANKS = re.compile(r"\s+")
 
@@ -167,11 +163,9 @@ def check_masked(
         cleaned = _BLANKS.sub("", text)
         if cleaned.count(MASK) > limits.length:  # too long, whatever else it holds
             cleaned = "A" * (limits.length + 1)
-        parts = cleaned.split(MASK)
-        # Any nucleotide does: the model sees its mask there. Not all vocabularies have an N.
-        texts.append((name, "A".join(parts)))
-        ends = itertools.accumulate(map(len, parts[:-1]))
-        places.append(tuple(end + k for k, end in enumerate(ends)))
+        sequence, hidden = hidden_places(cleaned)
+        texts.append((name, sequence))
+        places.append(hidden)
     checked = check_entries(texts, vocabulary, limits)
     for index, (found, hidden) in enumerate(zip(checked, places, strict=True)):
         if isinstance(found, ServiceError):
