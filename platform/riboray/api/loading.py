@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from riboray.alignment.columns import GapPenalties, Mode
 from riboray.alphabet import MASK, encode, hidden_places, normalise
@@ -28,6 +27,7 @@ from riboray.errors import ConfigError, RiborayError
 from riboray.model.bundled import DEFAULT_MODEL
 from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
+from riboray.predicting.predictor import Predictor
 from riboray.serving.work import AlignJob, FillJob, Worker
 
 __all__ = ["Rna", "load", "pipeline"]
@@ -137,8 +137,7 @@ class Rna:
         texts = _texts(sequences)
         (at,) = resolve_layers([layer], self._rna.config.num_hidden_layers)
         found = self._worker.embedder.embed(texts, Wanted((at,), pooling, per_base=per_base))
-        for index, reason in found.failed.items():
-            raise RiborayError(f"sequence {index} ({len(texts[index])} nt): {reason}")
+        _raise_failed(found.failed, texts)
         rows: Any = found.per_base[at] if per_base else found.pooled[at]
         return rows[0] if isinstance(sequences, str) else rows
 
@@ -246,34 +245,21 @@ class Rna:
         InvalidSequenceError
             As for `embed`.
         """
-        rna, head = self._rna, self.head
-        if head is None or not isinstance(rna, RnaBertForPrediction):
+        if not isinstance(self._rna, RnaBertForPrediction):
             raise ConfigError("the model has no prediction head")
-        texts, found = _texts(sequences), []
-        for text in texts:
-            with torch.inference_mode():
-                (logits,) = self._logits(rna, text)
-                found.append(_shares(logits, head).float().cpu().numpy())
-        return found[0] if isinstance(sequences, str) else found
+        texts = _texts(sequences)
+        found = Predictor(self._rna, device=str(self.device)).predict(texts)
+        _raise_failed(found.failed, texts)
+        return found.rows[0] if isinstance(sequences, str) else found.rows
 
-    def _logits(self, rna: RnaBertForPrediction, text: str) -> list[Tensor]:
-        if len(text) > rna.config.max_sequence_length:
-            (bases,) = self._worker.embedder.per_base([text])
-            return rna.of_bases([torch.from_numpy(bases).to(self.device)])
-        config = rna.config
-        ids, _ = encode([text], config.tokens, add_bos=config.add_bos, add_eos=config.add_eos)
-        edges = torch.tensor([0, ids.shape[1]])
-        return rna.logits(torch.from_numpy(ids[0]).to(self.device), edges)
+
+def _raise_failed(failed: dict[int, str], texts: Sequence[str]) -> None:
+    for index, reason in failed.items():
+        raise RiborayError(f"sequence {index} ({len(texts[index])} nt): {reason}")
 
 
 def _texts(sequences: str | Sequence[str]) -> list[str]:
     return [normalise(t) for t in ([sequences] if isinstance(sequences, str) else sequences)]
-
-
-def _shares(logits: Tensor, head: HeadConfig) -> Tensor:
-    if head.problem == "regression":
-        return logits
-    return logits.softmax(-1) if head.problem == "multiclass" else logits.sigmoid()
 
 
 def load(checkpoint: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Rna:
