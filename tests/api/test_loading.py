@@ -10,9 +10,9 @@ import riboray
 from riboray.alignment import GapPenalties
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError, InvalidSequenceError
-from riboray.model import RnaBertConfig, load_checkpoint, save_checkpoint
+from riboray.model import load_checkpoint, save_checkpoint
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
-from tests.conftest import random_sequences
+from tests.conftest import random_sequences, tiny_config
 
 HIDDEN = "gguc<mask>cucugguuagaccagaucugagccu"
 
@@ -122,13 +122,7 @@ LABELS = {"regression": ("x", "y"), "binary": ("no", "yes"), "multiclass": ("a",
 def test_predictions(tmp_path, sequences, level, problem):
     torch.manual_seed(2)
     head = HeadConfig(level=level, problem=problem, labels=LABELS[problem], pooling="mean")
-    config = RnaBertConfig(
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        max_position_embeddings=64,
-    )
+    config = tiny_config(initializer_range=0.3, max_position_embeddings=64)
     save_checkpoint(RnaBertForPrediction(config, head), tmp_path / "m")
     rna = riboray.load(tmp_path / "m")
     assert rna.head == head

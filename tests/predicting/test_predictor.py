@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from riboray.errors import InvalidSequenceError
-from riboray.model import RnaBertConfig
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
 from riboray.predicting.predictor import Predictor
-from tests.conftest import random_sequences
+from tests.conftest import random_sequences, tiny_config
 
 LABELS = {"regression": ("x", "y"), "binary": ("no", "yes"), "multiclass": ("a", "b", "c")}
 
@@ -18,13 +17,7 @@ LABELS = {"regression": ("x", "y"), "binary": ("no", "yes"), "multiclass": ("a",
 def predictor(level, problem, **options):
     torch.manual_seed(8)
     head = HeadConfig(level=level, problem=problem, labels=LABELS[problem], **options)
-    config = RnaBertConfig(
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        max_position_embeddings=64,
-    )
+    config = tiny_config(initializer_range=0.3, max_position_embeddings=64)
     return Predictor(RnaBertForPrediction(config, head).eval(), token_budget=150)
 
 

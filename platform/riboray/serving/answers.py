@@ -15,6 +15,7 @@ from riboray.alignment.index import SearchIndex
 from riboray.alphabet import Vocabulary
 from riboray.serving.errors import ServiceError
 from riboray.serving.inputs import Checked, Entry
+from riboray.serving.predictions import PredictItem
 from riboray.serving.schemas import (
     AlignItem,
     EmbedItem,
@@ -49,7 +50,9 @@ __all__ = [
 
 Rows = NDArray[np.float32]
 
-Item = TypeVar("Item", AlignItem, EmbedItem, FillItem, MapItem, SearchItem, TokenizeItem)
+Item = TypeVar(
+    "Item", AlignItem, EmbedItem, FillItem, MapItem, PredictItem, SearchItem, TokenizeItem
+)
 
 
 def error_body(error: ServiceError) -> ErrorBody:

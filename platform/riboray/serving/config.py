@@ -13,6 +13,7 @@ from riboray.errors import ConfigError, InputError
 from riboray.model.bundled import DEFAULT_MODEL
 from riboray.serving.inputs import Limits
 from riboray.serving.keys import KEYS_VARIABLE, KeyRing
+from riboray.serving.names import named_tasks
 
 __all__ = ["ServeConfig"]
 
@@ -40,6 +41,9 @@ class ServeConfig:
     db: str | None = None
     """Directory of embeddings, made by the same model, that /v1/search looks in; every replica
     opens it."""
+    tasks: list[str] = field(default_factory=list)
+    """Models with a prediction head that /v1/predict/NAME asks, each as NAME=CHECKPOINT; a process
+    loads them when they are asked for, and keeps the last sixteen."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs keys."""
     port: int = 8000
@@ -79,6 +83,7 @@ class ServeConfig:
         numbers = given if isinstance(given, list) else [given]
         if len(numbers) not in (1, 2) or sorted(numbers) != numbers or numbers[0] < 1:
             raise ConfigError(f"num_replicas must be a number or [least, most], not {given}")
+        named_tasks(self.tasks)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key need each other")
         if self.device not in ("cpu", "cuda"):
@@ -139,9 +144,19 @@ class ServeConfig:
             If the file cannot be read.
         """
         keys = KeyRing.read(self.keys)
+        self.check_keys(keys)
+        return keys
+
+    def check_keys(self, keys: KeyRing) -> None:
+        """Refuse to answer everybody who can reach the address.
+
+        Raises
+        ------
+        ConfigError
+            If the network can, and there is no key.
+        """
         if not (keys or self.is_local or self.without_keys):
             raise ConfigError(
                 f"everybody who reaches {self.host} could use the service{_mode_told()}: give "
                 f"--keys (see --new-key) or {KEYS_VARIABLE}, or say --without-keys true"
             )
-        return keys

@@ -19,6 +19,7 @@ from riboray.serving.inputs import Limits
 from riboray.serving.landscape import Landscape
 from riboray.serving.metrics import Metrics
 from riboray.serving.schemas import Health, Info
+from riboray.serving.tasks import Tasks
 from riboray.serving.work import Job, Worker
 
 __all__ = ["Core"]
@@ -56,6 +57,8 @@ class Core:
         Torch device.
     db : str, optional
         Directory of embeddings that can be searched.
+    tasks : dict of str to str, optional
+        Checkpoint of each prediction model, by the name of its task.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Core:
         capacity: int = 4_000_000,
         device: str = "cpu",
         db: str | None = None,
+        tasks: dict[str, str] | None = None,
     ) -> None:
         loaded = load_checkpoint(checkpoint)
         # Where the file lies on the server is nobody's business outside.
@@ -82,7 +86,9 @@ class Core:
         if db is not None:  # indices that are not beside the database are this process's own
             self._folder = tempfile.TemporaryDirectory(prefix="riboray-index-")
             index = _open_index(db, checkpoint, embedder, Path(self._folder.name))
-        self.worker, self.metrics = Worker(embedder, index), Metrics()
+        self.tasks = Tasks(tasks or {}, device)
+        self.worker = Worker(embedder, index, self.tasks.predictor)
+        self.metrics = Metrics()
         run = self.metrics.timed(self.worker.run, _cost)
         self._batcher = Batcher[Job, Any](run, _cost, embedder.token_budget, capacity)
         self.metrics.watch(lambda: self._batcher.waiting)
@@ -94,6 +100,7 @@ class Core:
             checkpoint={k: v for k, v in describe(loaded).items() if k != "path"},
             limits=vars(self.limits),
             database=None if index is None else len(index.database),
+            tasks=self.tasks.infos,
         )
 
     def health(self) -> Health:

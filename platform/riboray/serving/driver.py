@@ -11,12 +11,13 @@ from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import LOCAL, prepare_ray
 from riboray.serving.config import ServeConfig
 from riboray.serving.keys import new_key
+from riboray.serving.names import named_tasks
 
 __all__ = ["resolved", "serve"]
 
 
 def resolved(config: ServeConfig) -> ServeConfig:
-    """Name checkpoint and database as they are called everywhere, wherever replicas run.
+    """Name checkpoints and database as they are called everywhere, wherever replicas run.
 
     Raises
     ------
@@ -24,6 +25,13 @@ def resolved(config: ServeConfig) -> ServeConfig:
         If one cannot be read.
     """
     config = replace(config, checkpoint=load_checkpoint(config.checkpoint).name)
+    if config.tasks:
+        from riboray.serving.tasks import Tasks
+
+        tasks = Tasks(named_tasks(config.tasks))
+        config = replace(
+            config, tasks=[f"{i.task}={tasks[i.task].checkpoint}" for i in tasks.infos]
+        )
     if config.db is None:
         return config
     from riboray.alignment.index import open_database

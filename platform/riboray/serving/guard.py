@@ -41,6 +41,7 @@ _OPEN = frozenset({"/healthz", "/readyz", *WEB_FILES})
 _NO_TEXT = re.compile(r"-?(0|[1-9]\d{0,8})(\.\d{1,9})?([eE][-+]?\d{1,3})?|true|false|null")
 
 _FASTA_PATHS = frozenset({"/v1/embed", "/v1/fill-mask", "/v1/map", "/v1/search", "/v1/tokenize"})
+_PREDICT = "/v1/predict/"
 _FASTA_TYPES = frozenset({"text/x-fasta", "application/x-fasta", "text/plain"})
 
 #: Fields of a request, and of one of its sequences, at most: more than there are. Each that is not
@@ -197,8 +198,9 @@ class Guard:
         if kind == "application/json":
             self._check_json(body)
             return body
-        if kind not in _FASTA_TYPES or scope["path"] not in _FASTA_PATHS:
-            also = " or text/x-fasta" if scope["path"] in _FASTA_PATHS else ""
+        takes = scope["path"] in _FASTA_PATHS or scope["path"].startswith(_PREDICT)
+        if kind not in _FASTA_TYPES or not takes:
+            also = " or text/x-fasta" if takes else ""
             raise ServiceError(
                 ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"send application/json{also}, not {kind[:100]!r}"
             )

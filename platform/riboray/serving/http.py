@@ -23,6 +23,7 @@ from riboray.serving.guard import Guard, answer_of
 from riboray.serving.keys import KeyRing
 from riboray.serving.metrics import METRICS_TYPE
 from riboray.serving.openai import OpenAIRequest, OpenAIResponse
+from riboray.serving.predictions import PredictRequest, PredictResponse
 from riboray.serving.schemas import (
     AlignRequest,
     AlignResponse,
@@ -189,6 +190,15 @@ def _add_model(api: FastAPI, service: Service, seconds: float) -> None:
     async def search(request: SearchRequest) -> Response:
         return await _json(await service.search(request))
 
+    @api.post(
+        "/v1/predict/{task}",
+        summary="What a task's model predicts",
+        response_model=PredictResponse,
+        openapi_extra=_fasta_too(">hairpin\nGGGAAAACCC\n"),
+    )
+    async def predict(task: str, request: PredictRequest) -> Response:
+        return await _json(await service.predict(task, request))
+
     _add_more(api, service)
 
 
@@ -261,5 +271,7 @@ def build_api(
 
     _add_state(api, service)
     _add_model(api, service, _STREAM_SHARE * request_seconds)
-    service.metrics.tell_apart(route.path for route in api.routes if isinstance(route, APIRoute))
+    paths = [route.path for route in api.routes if isinstance(route, APIRoute)]
+    tasks = [f"/v1/predict/{info.task}" for info in service.tasks.infos]
+    service.metrics.tell_apart([*paths, *tasks])
     return api

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -70,6 +71,23 @@ def keep_to_loopback() -> None:
         setattr(replica, name, partial(_on_loopback, bind))
 
 
+def keep_to_who_may_ask(config: ServeConfig, keys: KeyRing) -> None:
+    """Refuse to answer without keys where Serve itself was told to listen beyond this machine.
+
+    `serve run` and `serve deploy` decide that, and not the application.
+
+    Raises
+    ------
+    ConfigError
+        The replica then does not start, and the application says why.
+    """
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        replace(config, host=client.http_config.host or "127.0.0.1").check_keys(keys)
+
+
 def _on_loopback(bind: Callable[[Any, str], int], server: Any, address: str) -> int:
     return bind(server, address.replace("[::]", "127.0.0.1"))
 
@@ -93,11 +111,14 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
     def make_api() -> FastAPI:
         from riboray.serving import pipeline
         from riboray.serving.http import build_api
+        from riboray.serving.names import named_tasks
         from riboray.serving.service import Service
 
         pipeline.keep_to_loopback()
+        pipeline.keep_to_who_may_ask(config, keys)
         service = Service(
-            *(config.checkpoint, config.limits, config.capacity, config.device, config.db)
+            *(config.checkpoint, config.limits, config.capacity, config.device, config.db),
+            tasks=named_tasks(config.tasks),
         )
         pipeline._services.append(service)  # by its module's name: this function is a copy
         return build_api(service, keys, config.request_seconds)
@@ -131,6 +152,9 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
 def build(arguments: dict[str, str]) -> Any:
     """Build the application for ``serve run serve.app:app [checkpoint=DIRECTORY] [db=…] [keys=…]``.
 
+    Tasks are one argument, ``tasks=NAME=CHECKPOINT,NAME=CHECKPOINT``; ``without_keys=true`` answers
+    everybody, whatever Serve listens on.
+
     Raises
     ------
     ConfigError
@@ -138,9 +162,15 @@ def build(arguments: dict[str, str]) -> Any:
     CheckpointError, CorpusError, InputError
         If a file cannot be read.
     """
-    if unknown := sorted(arguments.keys() - {"checkpoint", "db", "keys"}):
-        raise ConfigError(f"{unknown[0]}: arguments are checkpoint, db and keys")
-    config = ServeConfig(**{name: value for name, value in arguments.items() if value})  # type: ignore[arg-type]
+    known = ("checkpoint", "db", "keys", "tasks", "without_keys")
+    if unknown := sorted(arguments.keys() - set(known)):
+        raise ConfigError(f"{unknown[0]}: arguments are {', '.join(known)}")
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if value}
+    if "tasks" in given:
+        given["tasks"] = given["tasks"].split(",")
+    if "without_keys" in given:
+        given["without_keys"] = str(given["without_keys"]).lower() == "true"
+    config = ServeConfig(**given)
     return deployment_of(resolved(config), config.read_keys())
 
 

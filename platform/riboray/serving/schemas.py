@@ -31,6 +31,9 @@ __all__ = [
     "SearchItem",
     "SearchRequest",
     "SearchResponse",
+    "StrictRequest",
+    "TaskInfo",
+    "Text",
     "TokenizeItem",
     "TokenizeRequest",
     "TokenizeResponse",
@@ -40,13 +43,13 @@ __all__ = [
 _TRNA = "GCGGAUUUAGCUCAGUUGGGAGAGCGCCAGACUGAAGAUCUGGAGGUCCUGUGUUCGAUCCACAGAAUUCGCACCA"
 
 
-class _Request(BaseModel):
+class StrictRequest(BaseModel):
     """A request: what is not known is refused, so that a misspelt option is not silently lost."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Named(_Request):
+class Named(StrictRequest):
     """A sequence with a name."""
 
     sequence: str = Field(description="RNA or DNA; case, T for U and blanks do not matter.")
@@ -79,7 +82,7 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
-class EmbedRequest(_Request):
+class EmbedRequest(StrictRequest):
     """Sequences to embed."""
 
     model_config = ConfigDict(
@@ -124,7 +127,7 @@ class EmbedResponse(BaseModel):
     usage: Usage
 
 
-class FillRequest(_Request):
+class FillRequest(StrictRequest):
     """Sequences with hidden nucleotides."""
 
     model_config = ConfigDict(
@@ -165,14 +168,14 @@ class FillResponse(BaseModel):
     usage: Usage
 
 
-class Gaps(_Request):
+class Gaps(StrictRequest):
     """Gap penalties, in match scores."""
 
     open: Annotated[float, Field(ge=0, le=100, strict=False)] = 1.0
     extend: Annotated[float, Field(ge=0, le=100, strict=False)] = 0.1
 
 
-class AlignRequest(_Request):
+class AlignRequest(StrictRequest):
     """A sequence to align with others."""
 
     model_config = ConfigDict(
@@ -231,7 +234,7 @@ class AlignResponse(BaseModel):
     usage: Usage
 
 
-class SearchRequest(_Request):
+class SearchRequest(StrictRequest):
     """Sequences whose relatives are looked for in the database."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": [_TRNA]}]})
@@ -288,7 +291,7 @@ class SearchResponse(BaseModel):
     usage: Usage
 
 
-class MapRequest(_Request):
+class MapRequest(StrictRequest):
     """Sequences to put on the map."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": [_TRNA]}]})
@@ -329,6 +332,17 @@ class Health(BaseModel):
     status: str = Field(description="`ok` once the checkpoint is loaded.", examples=["ok"])
 
 
+class TaskInfo(BaseModel):
+    """What is predicted under a name."""
+
+    task: str = Field(description="Its name, the last part of the path.")
+    model: str = Field(description="Name of the model.")
+    sha256: str = Field(description="Of its weights.")
+    level: str = Field(description="Of what: `sequence`, `nucleotide` or `contact`.")
+    problem: str = Field(description="`regression`, `binary`, `multiclass` or `multilabel`.")
+    labels: list[str] = Field(description="What is measured, no and yes, or the classes.")
+
+
 class Info(BaseModel):
     """Answer of ``/v1/info``."""
 
@@ -341,9 +355,12 @@ class Info(BaseModel):
     database: int | None = Field(
         default=None, description="Sequences that can be searched, if there are any."
     )
+    tasks: list[TaskInfo] = Field(
+        default_factory=list, description="What `/v1/predict/{task}` answers."
+    )
 
 
-class TokenizeRequest(_Request):
+class TokenizeRequest(StrictRequest):
     """Sequences to turn into tokens."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"sequences": ["ACGU"]}]})

@@ -36,6 +36,12 @@ from riboray.serving.inputs import (
 )
 from riboray.serving.landscape import Landscape, landmarks
 from riboray.serving.openai import OpenAIEmbedding, OpenAIRequest, OpenAIResponse
+from riboray.serving.predictions import (
+    PredictItem,
+    PredictRequest,
+    PredictResponse,
+    predicted_item,
+)
 from riboray.serving.schemas import (
     AlignItem,
     AlignRequest,
@@ -58,7 +64,7 @@ from riboray.serving.schemas import (
     TokenizeRequest,
     TokenizeResponse,
 )
-from riboray.serving.work import AlignJob, EmbedJob, FillJob, Job, SearchJob
+from riboray.serving.work import AlignJob, EmbedJob, FillJob, Job, PredictJob, SearchJob
 
 __all__ = ["Service"]
 
@@ -245,6 +251,46 @@ class Service(Core):
                 model=self.name,
                 database=len(index.database),
                 results=items_of(SearchItem, request.sequences, checked, tables, found_item),
+                usage=usage_of(checked),
+            )
+
+        return await asyncio.to_thread(answer)
+
+    async def predict(self, name: str, request: PredictRequest) -> PredictResponse:
+        """Ask a task's model about sequences; errors as for `embed`."""
+        if name not in self.tasks:
+            raise ServiceError(ErrorCode.NOT_FOUND, "there is no such task; /v1/info names all")
+        task = self.tasks[name]
+        head = task.head
+        checked = check_entries(named_texts(request.sequences), task.config.tokens, self.limits)
+        fold, jobs, numbers = head.level == "contact" and head.problem == "binary", [], 0
+        places = {"sequence": 0, "nucleotide": 1, "contact": 2}[head.level]
+        rule = (fold, request.threshold, request.canonical)
+        for number, entry in enumerate(checked):
+            job: Job | ServiceError
+            if isinstance(entry, ServiceError):
+                job = entry
+            elif places == 2 and (pairs := len(entry.sequence) ** 2) > self.limits.similarities:
+                reason = f"{pairs:,} pairs of bases are more than the "
+                reason += f"{self.limits.similarities:,} allowed"
+                job = ServiceError(ErrorCode.TOO_LARGE, reason, index=number)
+            else:
+                outputs = len(entry.sequence) ** places * head.outputs
+                numbers += outputs
+                job = PredictJob(entry.sequence, name, outputs, *rule)
+            jobs.append(job)
+        check_numbers(numbers, self.limits)
+        found = await self._compute(jobs)
+
+        def answer() -> PredictResponse:
+            make = partial(predicted_item, head, request)
+            return PredictResponse(
+                task=name,
+                model=task.info.model,
+                level=head.level,
+                problem=head.problem,
+                outputs=list(head.labels[1:] if head.problem == "binary" else head.labels),
+                results=items_of(PredictItem, request.sequences, checked, found, make),
                 usage=usage_of(checked),
             )
 

@@ -23,8 +23,20 @@ from riboray.alphabet import encode
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.likelihood import hidden_logits
 from riboray.errors import RiborayError
+from riboray.predicting.folding import fold
+from riboray.predicting.predictor import Predictor
 
-__all__ = ["AlignJob", "Aligned", "EmbedJob", "FillJob", "Job", "SearchJob", "Worker"]
+__all__ = [
+    "AlignJob",
+    "Aligned",
+    "EmbedJob",
+    "FillJob",
+    "Job",
+    "PredictJob",
+    "Prediction",
+    "SearchJob",
+    "Worker",
+]
 
 Rows = NDArray[np.float32]
 
@@ -179,7 +191,58 @@ class SearchJob:
         return len(self.query) + self.cells // _CELLS_A_NUCLEOTIDE
 
 
-Job = EmbedJob | FillJob | AlignJob | SearchJob
+@dataclass(frozen=True)
+class PredictJob:
+    """Ask a prediction model; the result is a `Prediction`.
+
+    Attributes
+    ----------
+    sequence : str
+        As of an `EmbedJob`.
+    task : str
+        Name of the model's task.
+    outputs : int
+        Numbers that are predicted in all.
+    fold : bool
+        Whether a structure is wanted, of a model that predicts pairs.
+    threshold : float
+        Of the structure, see `fold`.
+    canonical : bool
+        Likewise.
+    """
+
+    sequence: str
+    task: str
+    outputs: int
+    fold: bool = False
+    threshold: float = 0.5
+    canonical: bool = True
+
+    @property
+    def cost(self) -> int:
+        """Nucleotides, and what the numbers and the structure take in terms of them."""
+        length = len(self.sequence)
+        steps = length**3 // 6 if self.fold else 0
+        return length + (self.outputs + steps // 16) // _CELLS_A_NUCLEOTIDE
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts of a sequence.
+
+    Attributes
+    ----------
+    rows : ndarray, dtype=float32
+        Of shape (C,), (length, C) or (length, length, C); see `Predicted`.
+    partner : ndarray, shape=(length,), dtype=int32, or None
+        The structure, where one was asked for.
+    """
+
+    rows: Rows
+    partner: NDArray[np.int32] | None = None
+
+
+Job = EmbedJob | FillJob | AlignJob | SearchJob | PredictJob
 
 
 class Worker:
@@ -191,10 +254,17 @@ class Worker:
         The model.
     index : SearchIndex, optional
         What is searched.
+    predictors : callable, optional
+        Returns the model of a task's name.
     """
 
-    def __init__(self, embedder: Embedder, index: SearchIndex | None = None) -> None:
-        self.embedder, self.index = embedder, index
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: SearchIndex | None = None,
+        predictors: Callable[[str], Predictor] | None = None,
+    ) -> None:
+        self.embedder, self.index, self._predictors = embedder, index, predictors
         self._last = embedder.config.num_hidden_layers
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
@@ -212,12 +282,15 @@ class Worker:
                 kind = (EmbedJob, job.layer, job.pooling)
             elif isinstance(job, SearchJob):
                 kind = (SearchJob, job.candidates)
+            elif isinstance(job, PredictJob):
+                kind = (PredictJob, job.task)
             kinds[kind].append(number)
         compute: dict[type, Callable[[list[Any]], Sequence[Any]]] = {
             EmbedJob: self._embed,
             FillJob: self._fill,
             AlignJob: self._align,
             SearchJob: self._search,
+            PredictJob: self._predict,
         }
         results: list[Any] = [None] * len(jobs)
         for numbers in kinds.values():
@@ -269,6 +342,20 @@ class Worker:
             )
             for job, own, rows in zip(jobs, bases, chosen, strict=True)
         ]
+
+    def _predict(self, jobs: list[PredictJob]) -> list[Prediction]:
+        assert self._predictors is not None
+        found = self._predictors(jobs[0].task).predict([job.sequence for job in jobs])
+        for reason in found.failed.values():
+            raise RiborayError(f"could not be predicted: {reason}")
+        return [_folded(job, rows) for job, rows in zip(jobs, found.rows, strict=True)]
+
+
+def _folded(job: PredictJob, rows: Rows) -> Prediction:
+    if not job.fold:
+        return Prediction(rows)
+    sequence = job.sequence if job.canonical else None
+    return Prediction(rows, fold(rows[..., 0], sequence=sequence, threshold=job.threshold))
 
 
 def align_pair(job: AlignJob, query: Rows, target: Rows) -> Aligned:

@@ -1,0 +1,115 @@
+"""What is asked of prediction models and what they answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from riboray.model.prediction import HeadConfig
+from riboray.predicting.folding import dot_bracket
+from riboray.serving.inputs import Entry
+from riboray.serving.schemas import ErrorBody, StrictRequest, Text, Usage
+from riboray.serving.work import Prediction
+
+__all__ = ["Pair", "PredictItem", "PredictRequest", "PredictResponse", "predicted_item"]
+
+
+class PredictRequest(StrictRequest):
+    """Sequences to predict something of."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"sequences": ["GGGAAAACCC"]}]},
+    )
+    sequences: list[Text] = Field(min_length=1, description="One or many sequences.")
+    threshold: Annotated[float, Field(ge=0, le=1, strict=False)] = Field(
+        default=0.5, description="Of contacts: the least probability of a pair that is told."
+    )
+    canonical: bool = Field(
+        default=True, description="Of contacts: only AU, CG and GU pair in the structure."
+    )
+    matrix: bool = Field(default=False, description="Of contacts: the numbers of all pairs, too.")
+
+
+class Pair(BaseModel):
+    """Two nucleotides that may pair."""
+
+    i: int = Field(description="From 0 on.")
+    j: int = Field(description="Above i.")
+    probability: float
+
+
+class PredictItem(BaseModel):
+    """What is predicted of a sequence, or what is wrong with it."""
+
+    index: int
+    id: str | None = None
+    values: list[float] | list[list[float]] | list[list[list[float]]] | None = Field(
+        default=None,
+        description="Probabilities, or what a regression predicts, in the order of `outputs`: of "
+        "the sequence, of each nucleotide, or, if asked for, of each pair.",
+    )
+    label: str | None = Field(default=None, description="Of the sequence: the likeliest class.")
+    labels: list[str] | None = Field(
+        default=None, description="The likeliest class of each nucleotide; all that apply."
+    )
+    pairs: list[Pair] | None = Field(default=None, description="Likely pairs, by their first.")
+    structure: str | None = Field(
+        default=None,
+        description="Dot-bracket: without crossing pairs, the most probability above threshold.",
+    )
+    error: ErrorBody | None = None
+
+
+class PredictResponse(BaseModel):
+    """Predictions, in the order of the request."""
+
+    task: str
+    model: str
+    level: str
+    problem: str
+    outputs: list[str] = Field(description="What the values are, in their order.")
+    results: list[PredictItem]
+    usage: Usage
+
+
+def predicted_item(
+    head: HeadConfig, request: PredictRequest, index: int, entry: Entry, found: Prediction
+) -> PredictItem:
+    """Show what was predicted of a sequence."""
+    told: dict[str, Any] = {}
+    if head.level != "contact" or request.matrix:
+        told["values"] = found.rows.tolist()
+    if head.level == "contact" and head.problem == "binary":
+        told["pairs"] = _pairs(found.rows[..., 0], request.threshold)
+    if found.partner is not None:
+        told["structure"] = dot_bracket(found.partner)
+    if head.level == "sequence":
+        told |= _of_sequence(head, found.rows)
+    elif head.level == "nucleotide" and head.problem in ("binary", "multiclass"):
+        told["labels"] = [head.labels[k] for k in _classes(head, found.rows).tolist()]
+    return PredictItem(index=index, id=entry.id, **told)
+
+
+def _of_sequence(head: HeadConfig, row: NDArray[np.float32]) -> dict[str, Any]:
+    if head.problem == "multilabel":
+        return {"labels": [name for name, p in zip(head.labels, row, strict=True) if p >= 0.5]}
+    if head.problem == "regression":
+        return {}
+    return {"label": head.labels[int(_classes(head, row[None])[0])]}
+
+
+def _classes(head: HeadConfig, rows: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the likeliest class of each row."""
+    chosen: NDArray[np.intp] = rows.argmax(1)
+    return (rows[:, 0] >= 0.5).astype(np.intp) if head.problem == "binary" else chosen
+
+
+def _pairs(chances: NDArray[np.float32], threshold: float) -> list[Pair]:
+    first, second = np.nonzero(np.triu(chances >= threshold, 1))
+    return [
+        Pair(i=i, j=j, probability=float(chances[i, j]))
+        for i, j in zip(first.tolist(), second.tolist(), strict=True)
+    ]
