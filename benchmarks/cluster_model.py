@@ -5,19 +5,20 @@
 A job is so many calls of so much work. Processes make them side by side; one driver hands them out,
 so that
 
-    time = start + serial + max(work / processes, calls × dispatch, bytes / network, tail)
+    time = start + serial + max(rounds × work / calls, calls × dispatch, bytes / network)
 
-where *dispatch* is the driver's time a part, from handing it out to its place in the manifest, when
-there are many (docs/scaling.md), *network* a node's 10 Gbit/s (assumed) times the nodes that hold
-base embeddings, and *tail* the last two calls of a process. Tiles and chunks are the real plan's.
-Work is measured: of `embed` and `align` (all pairs) with one process, by
-`benchmarks.worker_scaling`, if they are given; what is given of more processes is compared with
-what the model says. docs/scaling.md has what comes out.
+where *rounds* is calls / processes, rounded up (calls are of one size, which tiles are nearly),
+*dispatch* is the driver's time a part, from handing it out to its place in the manifest, when there
+are many (docs/scaling.md), and *network* a node's 10 Gbit/s (assumed) times the nodes that hold
+base embeddings. Tiles and chunks are the real plan's. Work is measured: of `embed` and `align` (all
+pairs) with one process, by `benchmarks.worker_scaling`, if they are given; what is given of more
+processes is compared with what the model says. docs/scaling.md has what comes out.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +32,7 @@ _PROCESSES = 16
 _NETWORK = 1.25e9  # bytes/s a node; assumed
 #: Seconds of a run that more processes do not shorten: reading, planning, writing.
 _SERIAL = 5.0
-_LARGEST_TEXT = 2 << 20
+_PARTS, _LEAST_TEXT, _LARGEST_TEXT = 64, 64 << 10, 2 << 20  # as in embedding/preparation.py
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def all_pairs(count: int, rates: Rates) -> Job:
 
 def embedding(sequences: float, nucleotides: float, rates: Rates, windows: float = 1.0) -> Job:
     """Return what embedding a plain FASTA takes, each nucleotide in so many windows."""
-    calls = max(1, int((nucleotides + 95 * sequences) / _LARGEST_TEXT))
+    text = nucleotides + 95 * sequences
+    calls = math.ceil(text / min(max(text / _PARTS, _LEAST_TEXT), _LARGEST_TEXT))
     name = f"embed {sequences / 1e6:g} million RNAs"
     return Job(name, windows * nucleotides / rates.nucleotides, calls, 0.0, _SERIAL)
 
@@ -123,12 +125,10 @@ def predict(
     job: Job, processes: int, nodes: int, dispatch: float, start: float
 ) -> tuple[float, str]:
     """Return seconds, and what they are spent on."""
-    each = job.work / job.calls
     parts = {
-        "work": job.work / processes,
+        "work": math.ceil(job.calls / processes) * job.work / job.calls,
         "handing out": job.calls * dispatch,
         "network": job.bytes_a_node / _NETWORK if nodes > 1 else 0.0,
-        "the last calls": min(2, job.calls / processes) * each,
     }
     slowest = max(parts, key=parts.__getitem__)
     return start + job.serial + parts[slowest], slowest
@@ -140,6 +140,8 @@ def first_limit(job: Job, dispatch: float) -> tuple[int, str]:
         _, slowest = predict(job, nodes * _PROCESSES, nodes, dispatch, 0.0)
         if slowest != "work":
             return nodes, slowest
+        if nodes * _PROCESSES >= job.calls:
+            return nodes, "a call each"
     return 100_000, "work"
 
 

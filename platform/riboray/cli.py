@@ -73,6 +73,12 @@ VERBS: dict[str, Verb] = {
         "embed RNAs of any length, millions of them, as Arrow, Parquet or NumPy files",
         one_thread=True,
     ),
+    "predict": Verb(
+        "riboray.predicting.config:PredictConfig",
+        "riboray.predicting.driver:predict",
+        "predict with a model that has a head: classes, values, secondary structures",
+        one_thread=True,
+    ),
     "verify": Verb(
         "riboray.embedding.verification:VerifyConfig",
         "riboray.embedding.verification:verify",

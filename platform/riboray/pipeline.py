@@ -114,9 +114,14 @@ def _start(address: str, cpus: float, spare: int) -> None:
     _protect_token()
 
 
+_HUB = ("HF_ENDPOINT", "HF_HUB_OFFLINE")
+
+
 def _worker_environment() -> dict[str, str]:
     # One thread a process: pools of several libraries on few cores fight each other.
-    return {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    threads = {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # Where models of the Hugging Face Hub are had from; its token would be shown by Ray.
+    return threads | {name: os.environ[name] for name in _HUB if name in os.environ}
 
 
 def _source_tree() -> Path | None:

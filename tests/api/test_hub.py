@@ -21,6 +21,7 @@ from riboray.errors import CheckpointError
 from riboray.model import RnaBertConfig, RnaBertForPreTraining, load_checkpoint, save_checkpoint
 from riboray.model.bundled import same_path
 from riboray.model.hub import is_hub_id
+from riboray.pretraining.start import keep_start
 from tests.integration.helpers import environment
 
 pytest.importorskip("huggingface_hub", reason="needs the extra `hub`: pip install 'riboray[hub]'")
@@ -153,6 +154,22 @@ def test_what_is_an_id(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint("runs/mine")
     assert same_path(tmp_path / "runs") == str(tmp_path / "runs")
+
+
+def test_a_path_in_a_cache_stays_a_path(tmp_path):
+    """It was asked for as such: elsewhere, or off the net, its id may mean nothing."""
+    config = RnaBertConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=4)
+    folder = tmp_path / "models--lab--rna" / "snapshots" / COMMIT
+    folder.parent.mkdir(parents=True)
+    save_checkpoint(RnaBertForPreTraining(config), folder)
+    assert load_checkpoint(str(folder)).name == str(folder)
+
+
+def test_a_run_goes_on_with_the_copy_of_what_it_began_with(tmp_path):
+    config = RnaBertConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=4)
+    save_checkpoint(RnaBertForPreTraining(config), tmp_path / "rna")
+    copy, sha256 = keep_start(str(tmp_path / "rna"), tmp_path / "start")
+    assert keep_start("lab/no-such-model", tmp_path / "start") == (copy, sha256)
 
 
 def test_without_the_library(tmp_path, monkeypatch):

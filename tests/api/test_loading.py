@@ -106,7 +106,7 @@ def test_an_alignment(rna, sequences):
         (lambda r: r.fill_mask("AC<mask>J"), InvalidSequenceError, "'J'"),
         (lambda r: r.predict("ACGU"), ConfigError, "no prediction head"),
         (lambda r: riboray.pipeline("sing", r), ConfigError, "task must be one of"),
-        (lambda r: r.embed(""), Exception, "empty"),
+        (lambda r: r.embed(""), ConfigError, "sequence 0 is empty"),
     ],
 )
 def test_mistakes(rna, call, error, message):
@@ -145,3 +145,35 @@ def test_predictions(tmp_path, sequences, level, problem):
     with pytest.raises(ConfigError, match="no language-model head"):
         riboray.pipeline("fill-mask", rna)
     assert riboray.pipeline("predict", rna)(sequences[0]).shape == found[0].shape
+
+
+def test_which_sequence_is_wrong(rna):
+    """Batches are sorted by length; whoever asked does not know that."""
+    for call in (rna.embed, rna.embed_bases, lambda s: rna.tokenizer(s)):
+        with pytest.raises(InvalidSequenceError) as told:
+            call(["AC", "ACGZACGU"])
+        assert (told.value.index, told.value.position) == (1, 3)
+    with pytest.raises(InvalidSequenceError) as told:
+        rna.tokenizer(["ACGU", "GGGAAA<mask>CZU"])
+    assert (told.value.index, told.value.position) == (1, 13)
+    with pytest.raises(ConfigError, match="sequence 1 is empty"):
+        rna.embed(["ACGU", " "])
+    assert np.array_equal(rna.embed("AC GU\n"), rna.embed("ACGU"))
+
+
+def test_predicting_leaves_training_alone(tmp_path):
+    torch.manual_seed(2)
+    head = HeadConfig(level="sequence", problem="binary", labels=("no", "yes"), dropout=0.5)
+    save_checkpoint(RnaBertForPrediction(tiny_config(), head), tmp_path / "m")
+    rna = riboray.load(tmp_path / "m")
+    rna.model.train()
+    assert np.array_equal(rna.predict("ACGU"), rna.predict("ACGU"))
+    assert rna.model.rna.head.dropout.training
+    rna.model.eval()
+    rna.predict("ACGU")
+    assert not rna.model.rna.head.dropout.training
+
+
+def test_tensors_go_to_a_device(rna):
+    batch = rna.tokenizer("ACGU", return_tensors="pt").to("meta")
+    assert batch.input_ids.device.type == "meta"

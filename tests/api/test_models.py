@@ -123,8 +123,15 @@ def test_it_learns_and_is_kept(plain, tokenizer, texts, kind, tmp_path):
     other = next(m for m in MODELS if m is not kind)
     with pytest.raises(ConfigError, match="the model has no"):
         other.from_pretrained(tmp_path / "tuned")
-    with pytest.raises(ConfigError, match="the checkpoint's head is"):
-        kind.from_pretrained(tmp_path / "tuned", num_labels=4)
+    for wrong in ({"num_labels": 4}, {"labels": ("a", "b")}, {"dropout": 0.5}):
+        with pytest.raises(ConfigError, match="the checkpoint's head is"):
+            kind.from_pretrained(tmp_path / "tuned", **wrong)
+    for wrong in (
+        {"num_labels": 3, "labels": ("a", "b")},
+        {"num_labels": 2, "problem_type": "binary"},
+    ):
+        with pytest.raises(ConfigError, match="num_labels="):
+            kind.from_pretrained(plain, **wrong)
 
 
 def test_the_language_model_head(plain, tokenizer, tmp_path):
@@ -140,6 +147,18 @@ def test_the_language_model_head(plain, tokenizer, tmp_path):
     save_checkpoint(RnaBertForPreTraining(config), tmp_path / "bare")
     with pytest.raises(ConfigError, match="no language-model head"):
         riboray.RnaBertForMaskedLM.from_pretrained(tmp_path / "bare")
+
+
+def test_labels_of_tokens_are_refused(plain, tokenizer):
+    """Whoever counts <cls> and <eos> would have all labels one off."""
+    model = riboray.RnaBertForTokenPrediction.from_pretrained(plain)
+    batch = tokenizer(["ACGU", "AC"], return_tensors="pt")
+    for width in (3, 5, 6):
+        with pytest.raises(ValueError, match="special tokens have none"):
+            model(**batch, labels=torch.zeros(2, width))
+    assert model(**batch, labels=torch.zeros(2, 4)).loss > 0
+    with pytest.raises(ValueError, match="has no nucleotide"):
+        model(**tokenizer(["ACGU", ""], return_tensors="pt"))
 
 
 def test_padding_on_the_left_is_refused(plain):

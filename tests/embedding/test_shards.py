@@ -12,15 +12,18 @@ import torch
 
 import riboray
 from riboray.corpus.ingestion import SerialRunner
-from riboray.embedding import driver
+from riboray.embedding import partwise
 from riboray.embedding.config import EmbedConfig, resolve_layers
+from riboray.embedding.driver import details_of, embed
 from riboray.embedding.embedder import Embedder, Wanted
+from riboray.embedding.parts import Job, stem_of
 from riboray.embedding.pooling import pool
 from riboray.embedding.preparation import Preparation, find_sources
 from riboray.embedding.reading import read_parts
-from riboray.embedding.shards import Job, PartMaker, stem_of
+from riboray.embedding.schema import embedding_schema
+from riboray.embedding.shards import EMBEDDINGS, EmbeddingMaker
 from riboray.embedding.sinks import open_sink
-from riboray.embedding.store import EMBEDDINGS_KIND, embedding_schema
+from riboray.embedding.store import EMBEDDINGS_KIND
 from riboray.embedding.verification import VerifyConfig, verify
 from riboray.errors import (
     ConfigError,
@@ -56,6 +59,7 @@ def embed_here(folder, checkpoint, inputs, spoil=lambda maker: None, **options):
     work = Preparation(config, loaded, sources, directory, LOCAL)
     plan, given = work.plan(SerialRunner()), work.given
     job = Job(
+        product=EMBEDDINGS,
         config=config,
         directory=str(directory),
         identity="abc",
@@ -68,14 +72,15 @@ def embed_here(folder, checkpoint, inputs, spoil=lambda maker: None, **options):
         device="cpu",
         precision=config.precision,
     )
-    maker, notes = PartMaker(job), {}
+    maker, notes = EmbeddingMaker(job), {}
     spoil(maker)
     for part in plan.parts:
         source = sources[part.source]
         unit = next(u for u in source.units() if not u or part.part in u)
         ((_, block),) = read_parts(source, unit, given.columns, [part.part])
-        notes[part.number] = driver._slim(maker.make(part, block))
-    return driver._finish(sources, plan, job, notes, "abc", 1.0)
+        notes[part.number] = partwise._slim(maker.make(part, block))
+    details = details_of(config, job.layers)
+    return partwise._finish(sources, plan, job, notes, "abc", details, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet", "npy"])
@@ -232,21 +237,21 @@ def test_what_is_done_outlives_an_input_that_vanishes(checkpoint, tmp_path, rng,
         input=inputs, checkpoint=str(checkpoint), output=str(tmp_path / "out"), shard_bytes=300
     )
     away = tmp_path / "away.fa"
-    slim = driver._slim
+    slim = partwise._slim
 
     def vanish(note):
         if len(list((tmp_path / "out").glob("*.arrow"))) == 4 and not away.exists():
             (tmp_path / "rnas.fa").rename(away)
         return slim(note)
 
-    monkeypatch.setattr(driver, "_slim", vanish)
+    monkeypatch.setattr(partwise, "_slim", vanish)
     with pytest.raises(FastaError, match="no such file"):
-        driver.embed(config)
+        embed(config)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.arrow")}
     assert len(done) == 4
     away.rename(tmp_path / "rnas.fa")
-    monkeypatch.setattr(driver, "_slim", slim)
-    assert driver.embed(config)["sequences_embedded"] == 60
+    monkeypatch.setattr(partwise, "_slim", slim)
+    assert embed(config)["sequences_embedded"] == 60
     assert all(path.stat().st_mtime_ns == at for path, at in done.items())
     assert verify(VerifyConfig(embeddings=[str(tmp_path / "out")]))["compared"] == 60
 
@@ -254,16 +259,16 @@ def test_what_is_done_outlives_an_input_that_vanishes(checkpoint, tmp_path, rng,
 def test_another_runs_directory_is_told_by_its_manifest(checkpoint, tmp_path, rng):
     inputs = write(tmp_path, random_sequences(rng, 5, 5, 60))
     options = {"input": inputs, "checkpoint": str(checkpoint), "output": str(tmp_path / "out")}
-    driver.embed(EmbedConfig(**options))
+    embed(EmbedConfig(**options))
     other = EmbedConfig(**options, pooling="max")
     with pytest.raises(OutputError, match="other inputs or options"):
-        driver.embed(other)
+        embed(other)
     (tmp_path / "second").mkdir()
-    driver.embed(EmbedConfig(**{**options, "output": str(tmp_path / "second")}, pooling="max"))
+    embed(EmbedConfig(**{**options, "output": str(tmp_path / "second")}, pooling="max"))
     owner = tmp_path / "second" / "owner.json"  # as if two had made it at the same time
     (tmp_path / "out" / "owner.json").write_bytes(owner.read_bytes())
     with pytest.raises(OutputError, match="other inputs or options"):
-        driver.embed(other)
+        embed(other)
 
 
 def test_a_full_disk_ends_no_process(checkpoint, tmp_path):

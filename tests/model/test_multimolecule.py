@@ -169,6 +169,22 @@ def test_we_open_multimolecules_prediction_models(tmp_path, level, told):
     same_predictions(model, theirs, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("told", "count", "problem"),
+    [
+        ("regression", 1, "regression"),
+        ("single_label_classification", 3, "multiclass"),
+        ("multi_label_classification", 3, "multilabel"),
+    ],
+)
+def test_a_problem_that_is_told_of_the_model_is_the_heads(tmp_path, told, count, problem):
+    config = multimolecule.RnaBertConfig(num_labels=count, problem_type=told)
+    theirs = multimolecule.RnaBertForSequencePrediction(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    multimolecule.RnaTokenizer().save_pretrained(tmp_path / "theirs")
+    assert load_checkpoint(tmp_path / "theirs").model.head_config.problem == problem
+
+
 @pytest.mark.parametrize("problem", ["regression", "binary", "multiclass", "multilabel"])
 def test_losses_are_multimolecules(problem):
     from multimolecule.modules.criterions import CRITERIONS

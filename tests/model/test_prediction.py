@@ -140,6 +140,18 @@ def test_numbers_that_are_not_known_do_not_count(rows):
         assert float(found) == pytest.approx(float(wanted), rel=1e-5, abs=1e-6)
 
 
+def test_numbers_that_mean_not_known():
+    """-100 does, in any type, but for what is measured."""
+    logits = torch.zeros(2, 1)
+    for problem in ("binary", "multilabel"):
+        for kind in (torch.float32, torch.int64):
+            found = prediction_loss(logits, torch.tensor([[1], [-100]], dtype=kind), problem)
+            assert found.item() == pytest.approx(0.6931, abs=1e-4)
+    for kind in (torch.float32, torch.int64):
+        labels = torch.tensor([[-30], [2]], dtype=kind)
+        assert prediction_loss(logits, labels, "regression").item() == (900 + 4) / 2
+
+
 def test_nothing_known_has_a_gradient_of_zero():
     for problem, labels in (
         ("multiclass", torch.tensor([-1, -100])),

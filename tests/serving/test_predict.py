@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,6 +107,31 @@ def test_mistakes(service):
     first, second = post(service, "/v1/predict/structure", many).json()["results"]
     assert first["error"]["code"] == "too_large"
     assert second["structure"] == "...."
+
+
+def test_too_many_pairs(checkpoint, checkpoints):
+    """What is answered is counted before it is made."""
+    limits = replace(LIMITS, numbers=3_000)
+    small = Service(str(checkpoint), limits, tasks=checkpoints)
+    body = {"sequences": ["ACGU" * 12]}
+    assert post(small, "/v1/predict/structure", body).status_code == 200
+    answer = post(small, "/v1/predict/structure", {**body, "threshold": 0})
+    assert answer.status_code == 413
+
+
+def test_a_model_that_goes_is_its_tasks_matter(checkpoint, tmp_path):
+    """The service goes on with all else; one that is put in its place is not taken for it."""
+    tasks = save_tasks(tmp_path)
+    service = Service(str(checkpoint), LIMITS, tasks=tasks)
+    shutil.rmtree(tasks["kind"])
+    shutil.copytree(tasks["tags"], tasks["kind"])
+    for _ in range(5):
+        (item,) = post(service, "/v1/predict/kind", {"sequences": ["ACGU"]}).json()["results"]
+        assert item["error"]["code"] == "internal"
+        assert "cannot be loaded any more" in item["error"]["message"]
+    assert not service.is_broken
+    (item,) = post(service, "/v1/predict/tags", {"sequences": ["ACGU"]}).json()["results"]
+    assert "values" in item
 
 
 def test_fasta_with_options(service):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from riboray.alignment.columns import GapPenalties, Mode
 from riboray.alphabet import MASK, encode, hidden_places, normalise
@@ -112,9 +114,9 @@ class Rna:
         Raises
         ------
         InvalidSequenceError
-            If one holds a character without a token, or is empty.
+            If one holds a character without a token.
         ConfigError
-            If there is no such layer or pooling.
+            If one is empty, or there is no such layer or pooling.
         """
         if pooling not in ("mean", "max", "first"):
             raise ConfigError(f"pooling must be mean, max or first, not {pooling!r}")
@@ -248,7 +250,8 @@ class Rna:
         if not isinstance(self._rna, RnaBertForPrediction):
             raise ConfigError("the model has no prediction head")
         texts = _texts(sequences)
-        found = Predictor(self._rna, device=str(self.device)).predict(texts)
+        with _evaluating(self._rna):
+            found = Predictor(self._rna, device=str(self.device)).predict(texts)
         _raise_failed(found.failed, texts)
         return found.rows[0] if isinstance(sequences, str) else found.rows
 
@@ -258,8 +261,30 @@ def _raise_failed(failed: dict[int, str], texts: Sequence[str]) -> None:
         raise RiborayError(f"sequence {index} ({len(texts[index])} nt): {reason}")
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Leave a model that is being trained as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def _texts(sequences: str | Sequence[str]) -> list[str]:
-    return [normalise(t) for t in ([sequences] if isinstance(sequences, str) else sequences)]
+    """Return sequences as the model wants them.
+
+    Raises
+    ------
+    ConfigError
+        If one is empty.
+    """
+    given = [sequences] if isinstance(sequences, str) else sequences
+    texts = [normalise("".join(text.split())) for text in given]
+    if "" in texts:
+        raise ConfigError(f"sequence {texts.index('')} is empty")
+    return texts
 
 
 def load(checkpoint: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Rna:

@@ -209,19 +209,12 @@ class _PredictionModel(_Model):
         """
         loaded = load_checkpoint(checkpoint).model
         if isinstance(loaded, RnaBertForPrediction):
-            outputs = loaded.head_config.outputs
-            if num_labels not in (None, outputs) or problem_type not in (
-                None,
-                loaded.head_config.problem,
-            ):
-                raise ConfigError(f"the checkpoint's head is {loaded.head_config}")
+            asked = {"outputs": num_labels, "problem": problem_type, "labels": labels, **options}
+            for name, value in asked.items():
+                if value is not None and getattr(loaded.head_config, name, None) != value:
+                    raise ConfigError(f"the checkpoint's head is {loaded.head_config}")
             return cls(loaded).eval()
-        count = num_labels or (1 if labels is None else len(labels))
-        problem: Problem = problem_type or ("binary" if count == 1 else "multiclass")
-        if labels is None:
-            names = range(2 if problem == "binary" else count)
-            labels = tuple(f"LABEL_{k}" for k in names)
-        head = HeadConfig(level=cls.LEVEL, problem=problem, labels=labels, **options)
+        head = _new_head(cls.LEVEL, num_labels, problem_type, labels, options)
         return cls(with_head(loaded, head)).eval()
 
     def forward(
@@ -235,7 +228,8 @@ class _PredictionModel(_Model):
             As for `RnaBertModel`.
         labels : Tensor, optional
             Of sequences, shape (B,) or (B, C); nucleotides, (B, N) or (B, N, C); pairs, (B, N, N)
-            or (B, N, N, C). Padding and what is not known: -100, or NaN where labels are numbers.
+            or (B, N, N, C). What is not known: NaN, or, but in a regression, -100. What stands at
+            padding does not count.
 
         Returns
         -------
@@ -249,6 +243,8 @@ class _PredictionModel(_Model):
             If labels and logits have different shapes.
         """
         lengths = self._lengths(input_ids, attention_mask)
+        if bool((lengths <= self.config.add_bos + self.config.add_eos).any()):
+            raise ValueError("a sequence has no nucleotide")
         inside = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
         edges = functional.pad(lengths.cumsum(0), (1, 0)).cpu()
         found = self.rna.logits(input_ids[inside], edges)
@@ -263,12 +259,16 @@ class _PredictionModel(_Model):
 
     def _labels(self, found: list[Tensor], labels: Tensor) -> Tensor:
         """Return labels in the order of all logits in a row, padding left out."""
-        if not labels.is_floating_point() and self.rna.head_config.problem != "multiclass":
-            labels = torch.where(labels < 0, torch.nan, labels.float())
         places = 0 if self.LEVEL == "sequence" else 1 if self.LEVEL == "nucleotide" else 2
         if labels.dim() == places and len(found) == 1:
             labels = labels[None]  # of one sequence alone
         cut = []
+        widest = max((part.shape[0] for part in found), default=0) if places else 0
+        if any(size != widest for size in labels.shape[1 : 1 + places]):
+            raise ValueError(
+                f"labels of shape {tuple(labels.shape)} for {widest} nucleotides: special tokens "
+                "have none"
+            )
         for part, given in zip(found, labels, strict=True):
             inner = given[tuple(slice(size) for size in part.shape[:-1])]
             sizes = part.shape[:-1]
@@ -294,6 +294,30 @@ class RnaBertForContactPrediction(_PredictionModel):
     """RNABERT that predicts something of every pair of nucleotides."""
 
     LEVEL = "contact"
+
+
+def _new_head(
+    level: Level,
+    count: int | None,
+    problem: Problem | None,
+    labels: tuple[str, ...] | None,
+    options: dict[str, Any],
+) -> HeadConfig:
+    """Fill in what was not said of a head.
+
+    Raises
+    ------
+    ConfigError
+        If what was said does not fit together.
+    """
+    outputs = count or (1 if labels is None else len(labels))
+    problem = problem or ("binary" if outputs == 1 else "multiclass")
+    if labels is None:
+        labels = tuple(f"LABEL_{k}" for k in range(2 if problem == "binary" else outputs))
+    head = HeadConfig(level=level, problem=problem, labels=tuple(labels), **options)
+    if count is not None and head.outputs != count:
+        raise ConfigError(f"num_labels={count}, but {problem} of {labels} has {head.outputs}")
+    return head
 
 
 def with_head(model: RnaBertForPreTraining, head: HeadConfig) -> RnaBertForPrediction:

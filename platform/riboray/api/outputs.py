@@ -22,6 +22,10 @@ class Output(dict[str, Any]):
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
+    def to(self, device: Any) -> Output:
+        """Return the same with tensors on a device."""
+        return Output({k: v.to(device) if hasattr(v, "to") else v for k, v in self.items()})
+
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the values that are set."""
         return tuple(value for value in self.values() if value is not None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from riboray.alphabet import encode
 from riboray.api.outputs import Output
-from riboray.errors import RiborayError
+from riboray.errors import InvalidSequenceError, RiborayError
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.config import RnaBertConfig
 
@@ -111,7 +111,10 @@ class RnaTokenizer:
         """
         texts = [text] if isinstance(text, str) else list(text)
         limit = (max_length or self.model_max_length) if truncation else None
-        rows = [self._row("".join(t.split()), add_special_tokens, limit) for t in texts]
+        rows = [
+            self._row(number, "".join(t.split()), add_special_tokens, limit)
+            for number, t in enumerate(texts)
+        ]
         masks = [np.ones(len(row), np.int64) for row in rows]
         ids: tuple[Any, Any]
         if return_tensors is None and not (padding and len(rows) > 1):
@@ -127,14 +130,20 @@ class RnaTokenizer:
             ids = ids[0][0], ids[1][0]
         return Output(input_ids=ids[0], attention_mask=ids[1])
 
-    def _row(self, text: str, specials: bool, limit: int | None) -> NDArray[np.int64]:
+    def _row(self, number: int, text: str, specials: bool, limit: int | None) -> NDArray[np.int64]:
         """Tokenize one sequence, special tokens by their names included."""
         parts: list[Any] = []
-        for number, piece in enumerate(re.split(f"({_SPECIAL.pattern})", text)):
-            if number % 2:
+        place = 0
+        for turn, piece in enumerate(re.split(f"({_SPECIAL.pattern})", text)):
+            if turn % 2:
                 parts.append([self._id(piece)])
             elif piece:
-                parts.append(encode([piece], self.vocabulary)[0][0])
+                try:
+                    parts.append(encode([piece], self.vocabulary)[0][0])
+                except InvalidSequenceError as error:
+                    told = (error.character, error.vocabulary)
+                    raise InvalidSequenceError(number, place + error.position, *told) from error
+            place += len(piece)
         room = limit
         if specials and room is not None:
             room -= int(self.config.add_bos) + int(self.config.add_eos)

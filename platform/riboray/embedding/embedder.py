@@ -25,7 +25,7 @@ from riboray.alphabet import encode_packed
 from riboray.batching import plan_batches, window_starts
 from riboray.embedding.memory import DeviceCopy, lasting, release, why_failed
 from riboray.embedding.pooling import Pool, pool_packed
-from riboray.errors import RiborayError
+from riboray.errors import InvalidSequenceError, RiborayError
 from riboray.model.heads import RnaBertForPreTraining
 
 __all__ = ["TOKEN_BUDGETS", "Embedded", "Embedder", "Wanted"]
@@ -181,7 +181,11 @@ class Embedder:
             raise ValueError(f"sequence {int(sizes.argmin())} is empty")
         longest = self.config.max_sequence_length
         short = np.flatnonzero(sizes <= longest)
-        self._embed_short(sequences, short, sizes, wanted, found)
+        try:
+            self._embed_short(sequences, short, sizes, wanted, found)
+        except InvalidSequenceError:
+            encode_packed(sequences, self.config.tokens)  # raises, and knows which of all it is
+            raise
         for index in np.flatnonzero(sizes > longest).tolist():
             try:
                 self._embed_long(sequences[index], index, wanted, found)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from riboray.embedding.config import EmbedConfig
+from riboray.embedding.config import PartwiseOptions
 from riboray.embedding.embedder import Embedder, Wanted
-from riboray.embedding.likelihood import STRIDE
 from riboray.embedding.planning import Plan, PlanRules
 from riboray.embedding.reading import Source, admit, read_parts, wanted_units
 from riboray.model.heads import RnaBertForPreTraining
@@ -21,7 +20,7 @@ _SAMPLE = 48
 
 
 def estimate_seconds(
-    config: EmbedConfig,
+    config: PartwiseOptions,
     model: RnaBertForPreTraining,
     sources: Sequence[Source],
     plan: Plan,
@@ -47,7 +46,4 @@ def estimate_seconds(
     nucleotides, windows, count = (plan.total(n) for n in ("nucleotides", "windows", "rows"))
     # Windows overlap by half: what lies in two of them is embedded twice.
     nucleotides += (windows - count) * given.width // 2
-    passes = {"none": 1.0, "fast": 1.0 + STRIDE}.get(config.log_likelihood)
-    if passes is None:
-        passes = 1.0 + min(nucleotides / windows, given.width)
-    return nucleotides * passes / pace
+    return nucleotides * config.passes(nucleotides / windows, given.width) / pace

@@ -19,15 +19,13 @@ from torch import Tensor
 
 from riboray.alphabet import encode_packed
 from riboray.batching import plan_batches, window_starts
+from riboray.embedding.config import STRIDE
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
 
 __all__ = ["STRIDE", "Likelihoods", "hidden_logits", "log_likelihoods", "planned_together"]
 
 T = TypeVar("T")
-
-#: With ``fast``, every so manieth base is hidden at a time: 1/7 is near the 15 % of training.
-STRIDE = 7
 
 #: Passes over a sequence planned at a time: what is in memory at once.
 _COPIES = 4096

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from riboray.corpus.ingestion import Runner, SerialRunner
 from riboray.crew.size import Size
+from riboray.embedding.parts import Job, Note, maker_of
 from riboray.embedding.planning import Part
 from riboray.embedding.reading import Source, read_parts, wanted_units
-from riboray.embedding.shards import Job, Note, PartMaker
 
 __all__ = ["LocalPool"]
 
@@ -25,7 +25,7 @@ class LocalPool:
         self, sources: Sequence[Source], parts: Sequence[Part], job: Job
     ) -> Iterator[tuple[int, Note]]:
         """Embed parts in their order; yield each one's number and note."""
-        maker = PartMaker(job)
+        maker = maker_of(job)
         places = {(part.source, part.part): part for part in parts}
         for source, unit, inside in wanted_units(sources, places):
             for number, block in read_parts(source, unit, job.given.columns, inside):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from riboray.console import say
 from riboray.embedding.mapping_page import map_page
-from riboray.embedding.store import EmbeddingSet, column_name
+from riboray.embedding.schema import column_name
+from riboray.embedding.store import EmbeddingSet
 from riboray.errors import ConfigError, CorpusError
 from riboray.manifest import atomic_path
 

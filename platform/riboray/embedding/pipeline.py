@@ -23,10 +23,10 @@ from riboray.corpus.screening import Block
 from riboray.crew.folders import common_file
 from riboray.crew.pipeline import Crew, shared
 from riboray.crew.size import Needs, crew_size
-from riboray.embedding.config import EmbedConfig
+from riboray.embedding.config import PartwiseOptions
+from riboray.embedding.parts import Job, Maker, Note, maker_of
 from riboray.embedding.planning import Part
 from riboray.embedding.reading import Source, read_parts, wanted_units
-from riboray.embedding.shards import Job, Note, PartMaker
 from riboray.errors import ConfigError
 from riboray.pipeline import connect
 from riboray.rayenv import LOCAL
@@ -43,7 +43,7 @@ Where = tuple[Source, tuple[int, ...]] | Block
 """Where a part is to be read, or its records."""
 
 #: A process's maker of parts. It makes one at a time; the next one is read meanwhile.
-_makers: dict[str, PartMaker] = {}
+_makers: dict[str, Maker] = {}
 _lock = threading.Lock()
 
 
@@ -54,7 +54,7 @@ def _make(box: list[Any], part: Part, where: Where) -> Note:
         ((_, where),) = read_parts(*where, job.given.columns, [part.part])
     with _lock:
         if job.identity not in _makers:
-            _makers[job.identity] = PartMaker(job)
+            _makers[job.identity] = maker_of(job)
         return _makers[job.identity].make(part, where)
 
 
@@ -63,7 +63,7 @@ class EmbeddingPool:
 
     Parameters
     ----------
-    config : EmbedConfig
+    config : PartwiseOptions
         The options.
     address : str
         Which Ray.
@@ -71,7 +71,7 @@ class EmbeddingPool:
         What it has.
     """
 
-    def __init__(self, config: EmbedConfig, address: str, resources: dict[str, float]) -> None:
+    def __init__(self, config: PartwiseOptions, address: str, resources: dict[str, float]) -> None:
         self.use_gpu = uses_gpu(config, address, resources)
         kind = "GPU" if self.use_gpu else "CPU"
         self.size = crew_size(config.num_workers, address, resources, kind)
@@ -94,7 +94,7 @@ class EmbeddingPool:
         with common_file(self._address, Path(job.directory) / "work") as probe:
             crew = Crew(self.size, self.needs, probe)
             try:
-                for part, note in crew.each(calls, len(parts), what="embedding", last=True):
+                for part, note in crew.each(calls, len(parts), what=job.product.doing, last=True):
                     yield part.number, note
             finally:
                 crew.dismiss()
@@ -114,7 +114,7 @@ def _calls(
             yield places[source.index, number], block
 
 
-def uses_gpu(config: EmbedConfig, address: str, resources: dict[str, float]) -> bool:
+def uses_gpu(config: PartwiseOptions, address: str, resources: dict[str, float]) -> bool:
     """Decide where the model runs.
 
     Raises
@@ -129,7 +129,7 @@ def uses_gpu(config: EmbedConfig, address: str, resources: dict[str, float]) -> 
 
 
 @contextmanager
-def embedding_pool(config: EmbedConfig, address: str) -> Iterator[EmbeddingPool]:
+def embedding_pool(config: PartwiseOptions, address: str) -> Iterator[EmbeddingPool]:
     """Connect to Ray, or start one on this machine, for the length of a ``with`` block."""
     given = config.num_workers
     asked = given[1] if isinstance(given, list) else given

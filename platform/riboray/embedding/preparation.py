@@ -13,7 +13,7 @@ from riboray.console import clock, say
 from riboray.corpus.ingestion import GZIP_FACTOR, Runner, SerialRunner
 from riboray.corpus.inputs import InputFile, find_inputs
 from riboray.corpus.screening import Rules
-from riboray.embedding.config import EmbedConfig
+from riboray.embedding.config import PartwiseOptions
 from riboray.embedding.estimate import estimate_seconds
 from riboray.embedding.local import LocalPool
 from riboray.embedding.planning import Plan, PlanRules, make_plan
@@ -33,11 +33,9 @@ _FILES, _LEAST_TEXT, _MOST_TEXT = 64, 64 << 10, 2 << 20
 _SMALL_TEXT = 64 << 20
 #: Work of one core that this process does itself: Ray, its workers and their imports take as long.
 _SMALL_SECONDS = 30.0
-#: Bytes of a value.
-_SIZES = {"float16": 2, "float32": 4}
 
 
-def find_sources(config: EmbedConfig, directory: Path) -> list[Source]:
+def find_sources(config: PartwiseOptions, directory: Path) -> list[Source]:
     """Return the input's files, each with how it is read in parts.
 
     Raises
@@ -56,7 +54,7 @@ def _text_size(file: InputFile) -> int:
     return file.size * {"fasta": 1, "fasta.gz": GZIP_FACTOR, "parquet": 3}[file.kind]
 
 
-def _plan_rules(config: EmbedConfig, loaded: LoadedCheckpoint) -> PlanRules:
+def _plan_rules(config: PartwiseOptions, loaded: LoadedCheckpoint) -> PlanRules:
     width = loaded.model.config.max_sequence_length
     has_codes = loaded.model.config.tokens.id_of("N") is not None
     rules = Rules(
@@ -80,7 +78,7 @@ class Preparation:
 
     Parameters
     ----------
-    config : EmbedConfig
+    config : PartwiseOptions
         The options.
     loaded : LoadedCheckpoint
         The model.
@@ -99,7 +97,7 @@ class Preparation:
 
     def __init__(
         self,
-        config: EmbedConfig,
+        config: PartwiseOptions,
         loaded: LoadedCheckpoint,
         sources: list[Source],
         directory: Path,
@@ -158,16 +156,12 @@ class Preparation:
         assert self._plan is not None
         config, directory = self.config, self.directory
         rows, nucleotides = self._plan.total("rows"), self._plan.total("nucleotides")
-        width, layers = self.loaded.model.config.hidden_size, len(config.layers)
-        size = rows * (60.0 + layers * width * _SIZES[config.dtype]) + nucleotides
-        if config.per_base:
-            size += float(layers * width * _SIZES[config.per_base_dtype]) * nucleotides
+        size = config.bytes_about(rows, nucleotides, self.loaded.model.config.hidden_size)
         kind = "GPU" if pool.use_gpu else "CPU"
         say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
         say(f"  workers     {pool.size}, a {kind} each")
         done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
-        advice = "leave out --per-base, use --dtype float16, or write elsewhere"
-        check_disk(directory, max(size - done, 0), advice)
+        check_disk(directory, max(size - done, 0), config.LESS_SPACE)
         if not pool.use_gpu:
             seconds = self._seconds / pool.size.least
             say(f"  estimate    {clock(seconds)}, by the speed of this process")

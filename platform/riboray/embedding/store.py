@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,15 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from riboray import __version__
 from riboray.errors import CorpusError
 from riboray.manifest import read_manifest
 
 __all__ = [
     "EMBEDDINGS_KIND",
     "EmbeddingSet",
-    "column_name",
-    "embedding_schema",
     "open_embeddings",
 ]
 
@@ -31,64 +28,6 @@ EMBEDDINGS_KIND = "embeddings"
 
 #: Base embeddings of a NumPy file looked at together.
 _ROWS = 100_000
-
-
-def column_name(kind: str, layer: int, layers: Sequence[int]) -> str:
-    """Return what the column of a layer is called: it is numbered if there are several."""
-    return kind if len(layers) == 1 else f"{kind}_layer_{layer}"
-
-
-def embedding_schema(
-    width: int,
-    dtype: str,
-    metadata: dict[str, str],
-    *,
-    layers: Sequence[int] = (0,),
-    per_base: str | None = None,
-    likelihood: bool = False,
-    annotations: Sequence[str] = (),
-) -> pa.Schema:
-    """Return the schema of an embedding file.
-
-    Parameters
-    ----------
-    width : int
-        Size of an embedding.
-    dtype : str
-        ``float32`` or ``float16``, of the pooled embeddings.
-    metadata : dict of str
-        Model, pooling and so on, stored as ``riboray.KEY``.
-    layers : sequence of int
-        Layers that are there.
-    per_base : str, optional
-        Type of the base embeddings; without it there are none.
-    likelihood : bool
-        Whether there are columns of pseudo-log-likelihoods and pseudo-perplexities.
-    annotations : sequence of str
-        Columns carried along from the input: ``taxid``, ``rna_type``, ``family``.
-    """
-    types = {"float16": pa.float16(), "float32": pa.float32()}
-    pooled = pa.list_(types[dtype], width)
-    fields = [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("sequence", pa.string(), nullable=False),
-        pa.field("length", pa.int32(), nullable=False),
-    ]
-    for layer in layers:
-        fields.append(pa.field(column_name("embedding", layer, layers), pooled, nullable=False))
-    fields.append(pa.field("windows", pa.int32(), nullable=False))
-    fields.append(pa.field("truncated", pa.bool_(), nullable=False))
-    if likelihood:
-        fields.append(pa.field("log_likelihood", pa.float32(), nullable=False))
-        fields.append(pa.field("pseudo_perplexity", pa.float32(), nullable=False))
-    for name in annotations:
-        fields.append(pa.field(name, pa.int32() if name == "taxid" else pa.string()))
-    if per_base is not None:
-        bases = pa.list_(pa.list_(types[per_base], width))
-        for layer in layers:
-            fields.append(pa.field(column_name("per_base", layer, layers), bases, nullable=False))
-    text = {**metadata, "schema_version": "2", "riboray_version": __version__}
-    return pa.schema(fields, {f"riboray.{k}".encode(): v.encode() for k, v in text.items()})
 
 
 @dataclass(frozen=True)

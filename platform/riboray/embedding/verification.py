@@ -16,7 +16,8 @@ from riboray.corpus.strings import Strings, hash_rows
 from riboray.embedding.embedder import Embedder, Wanted
 from riboray.embedding.origin import model_of
 from riboray.embedding.pooling import normalised
-from riboray.embedding.store import EMBEDDINGS_KIND, EmbeddingSet, column_name
+from riboray.embedding.schema import column_name
+from riboray.embedding.store import EMBEDDINGS_KIND, EmbeddingSet
 from riboray.errors import CheckpointError, ConfigError, CorpusError
 from riboray.manifest import Manifest, read_manifest
 from riboray.model.checkpoint import LoadedCheckpoint, load_checkpoint

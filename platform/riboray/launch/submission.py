@@ -168,7 +168,7 @@ def _config_files(arguments: list[str]) -> list[str]:
 
 def _check_sent(configs: list[str], folder: Path) -> None:
     for file in configs:
-        if not (folder / file).is_file():
+        if not (folder / file).is_file() or not (folder / file).samefile(file):
             raise ConfigError(
                 f"--config {file} is not in {folder}, which is sent to the cluster; with "
                 "--working-dir . this folder is"

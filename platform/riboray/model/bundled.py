@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riboray.model.hub import fetch, is_hub_id, name_in_cache
+from riboray.model.hub import fetch, is_hub_id
 
 __all__ = ["DEFAULT_MODEL", "bundled_models", "checkpoint_exists", "checkpoint_path", "same_path"]
 
@@ -57,4 +57,4 @@ def checkpoint_exists(checkpoint: str | Path) -> bool:
 def same_path(path: Path) -> str:
     """Return what means this checkpoint to a process elsewhere: its name, or its absolute path."""
     path = path.resolve()
-    return path.name if path.parent == _FOLDER else name_in_cache(path) or str(path)
+    return path.name if path.parent == _FOLDER else str(path)

@@ -26,6 +26,7 @@ from riboray.manifest import atomic_directory, sha256_file, write_json
 from riboray.model.bundled import checkpoint_path, same_path
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
+from riboray.model.hub import is_hub_id, name_in_cache
 from riboray.model.metadata import (
     SCHEMA_VERSION,
     SHARED_FIELDS,
@@ -78,17 +79,23 @@ class LoadedCheckpoint:
         ``riboray``, ``multimolecule`` or ``published``.
     sha256 : str
         Of the weight file.
+    hub : str, optional
+        Its id and commit, if it was asked for by an id of the Hugging Face Hub.
     """
 
     model: RnaBertForPreTraining
     path: Path
     format: str
     sha256: str
+    hub: str | None = None
 
     @property
     def name(self) -> str:
-        """What means this checkpoint to a process elsewhere: its path, or its name if bundled."""
-        return same_path(self.path)
+        """What means this checkpoint to a process elsewhere: its path, or its name if it has one.
+
+        Names are those of models that come with riboray, and ids of the hub.
+        """
+        return self.hub or same_path(self.path)
 
 
 def describe(loaded: LoadedCheckpoint) -> dict[str, Any]:
@@ -128,14 +135,15 @@ def load_checkpoint(path: str | Path, *, vocabulary: str | None = None) -> Loade
     VocabularyError
         If the vocabulary is unknown, or not the one required.
     """
-    path = checkpoint_path(path)
+    asked, path = path, checkpoint_path(path)
     if path.is_dir():
         loaded = _load_directory(path, vocabulary)
     elif path.is_file():
         loaded = _load_published(path, vocabulary)
     else:
         raise CheckpointError(path, "no such checkpoint file or directory")
-    return replace(loaded, path=path.resolve())
+    hub = name_in_cache(path) if isinstance(asked, str) and is_hub_id(asked) else None
+    return replace(loaded, path=path.resolve(), hub=hub)
 
 
 def _load_published(path: Path, vocabulary: str | None) -> LoadedCheckpoint:

@@ -83,6 +83,13 @@ _ARCHITECTURES: dict[Level, str] = {
 }
 
 
+#: Hugging Face's names of problems.
+_PROBLEMS = {
+    "single_label_classification": "multiclass",
+    "multi_label_classification": "multilabel",
+}
+
+
 def head_to_json(head: HeadConfig) -> dict[str, Any]:
     """Return what ``config.json`` says of a prediction head, for MultiMolecule and for us."""
     names = head.labels[1:] if head.problem == "binary" else head.labels
@@ -135,7 +142,8 @@ def head_from_json(
     transform = head.get("transform") or "identity"
     if transform == "nonlinear" and head.get("transform_act", "gelu") != "gelu":
         raise ConfigError(f"its prediction head's activation is {head['transform_act']!r}")
-    problem = head.get("problem_type") or problem or ("binary" if outputs == 1 else "multiclass")
+    told = str(head.get("problem_type") or values.get("problem_type") or "")
+    problem = _PROBLEMS.get(told, told) or problem or ("binary" if outputs == 1 else "multiclass")
     named = {int(k): str(v) for k, v in (values.get("id2label") or {}).items()}
     labels = [named.get(k, f"LABEL_{k}") for k in range(outputs)]
     if problem == "binary":

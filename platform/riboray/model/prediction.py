@@ -207,7 +207,8 @@ def prediction_loss(
         Outputs of the head.
     labels : Tensor
         Classes, shape (N,), dtype integer, where `MISSING` or anything below 0 is not known, for
-        ``multiclass``; else numbers, shape (N, C) or, with one output, (N,); NaN is not known.
+        ``multiclass``; else numbers, shape (N, C) or, with one output, (N,). NaN is not known, nor,
+        but in ``regression``, is `MISSING`.
     problem : Problem
         Mean squared error, binary cross-entropy of each output, or cross-entropy.
     class_weights : Tensor, shape=(C,), optional
@@ -234,6 +235,8 @@ def prediction_loss(
         return losses / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
     wanted = labels.float().reshape(logits.shape)
     known = ~torch.isnan(wanted)
+    if problem != "regression":
+        known &= wanted != MISSING
     wanted = torch.where(known, wanted, 0.0)
     if problem == "regression":
         each = functional.mse_loss(logits.float(), wanted, reduction="none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from riboray.alphabet import encode_packed
 from riboray.batching import plan_batches
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.memory import lasting, why_failed
+from riboray.errors import InvalidSequenceError
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
 
-__all__ = ["Predicted", "Predictor", "probabilities"]
+__all__ = ["Predicted", "Predictor", "likeliest", "likely_pairs", "probabilities"]
 
 Rows = NDArray[np.float32]
 
@@ -43,6 +45,23 @@ def probabilities(logits: Tensor, head: HeadConfig) -> Tensor:
     if head.problem == "regression":
         return logits
     return logits.softmax(-1) if head.problem == "multiclass" else logits.sigmoid()
+
+
+def likeliest(rows: Rows, head: HeadConfig) -> NDArray[np.intp]:
+    """Return the likeliest class of each row of probabilities, shape (..., C) to (...)."""
+    if head.problem == "binary":
+        return (rows[..., 0] >= 0.5).astype(np.intp)
+    chosen: NDArray[np.intp] = rows.argmax(-1)
+    return chosen
+
+
+def likely_pairs(chances: Rows, threshold: float) -> list[dict[str, Any]]:
+    """List the pairs of nucleotides, from 0 on and the first below the second, that are likely."""
+    first, second = np.nonzero(np.triu(chances >= threshold, 1))
+    return [
+        {"i": i, "j": j, "probability": float(chances[i, j])}
+        for i, j in zip(first.tolist(), second.tolist(), strict=True)
+    ]
 
 
 class Predictor:
@@ -86,7 +105,13 @@ class Predictor:
         found = Predicted([np.empty(0, np.float32)] * len(sequences))
         longest = self.model.config.max_sequence_length
         short = np.flatnonzero(sizes <= longest)
-        self._predict_short(sequences, short, sizes, found)
+        try:
+            self._predict_short(sequences, short, sizes, found)
+        except InvalidSequenceError:
+            encode_packed(
+                sequences, self.model.config.tokens
+            )  # raises: it knows which of all it is
+            raise
         for index in np.flatnonzero(sizes > longest).tolist():
             try:
                 found.rows[index] = self._predict_long(sequences[index])

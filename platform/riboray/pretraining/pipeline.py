@@ -6,7 +6,6 @@ runs is in `working.pipeline`; `feeding.pipeline` reads its batches ahead with R
 
 from __future__ import annotations
 
-import itertools
 import os
 import textwrap
 import threading
@@ -187,7 +186,8 @@ class TrainingRun:
         outcome: dict[str, Any] = {}
 
         def fit() -> None:
-            for attempt in itertools.count():
+            failures, reached = 0, -1
+            while True:
                 try:
                     outcome["result"] = self._trainer(board).fit()
                     return
@@ -195,7 +195,10 @@ class TrainingRun:
                     told = _explain(error)
                     # A machine that goes while workers connect: to Ray Train, no worker's failure.
                     lost = isinstance(error, ControllerError) and _is_collateral(told)
-                    if not lost or attempt >= self.config.max_failures:
+                    newest = max(self.store.steps(), default=0)
+                    failures = failures + 1 if newest == reached else 1
+                    reached = newest
+                    if not lost or failures > self.config.max_failures:
                         outcome["error"] = error
                         return
                     board.post.remote(_failure(told))

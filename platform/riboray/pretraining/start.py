@@ -12,6 +12,7 @@ from riboray.model.bundled import bundled_models, checkpoint_exists, checkpoint_
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.config import RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
+from riboray.model.hub import is_hub_id
 
 __all__ = ["keep_start", "sequences_behind", "start_from"]
 
@@ -88,7 +89,8 @@ def keep_start(checkpoint: str, folder: Path) -> tuple[str, str]:
         If neither the original nor a copy can be read.
     """
     copy = next(folder.iterdir(), None) if folder.is_dir() else None
-    if copy is not None and not checkpoint_exists(checkpoint):
+    # What an id of the hub means may change, and one may be off the net.
+    if copy is not None and (is_hub_id(checkpoint) or not checkpoint_exists(checkpoint)):
         return str(copy), load_checkpoint(copy).sha256
     loaded = load_checkpoint(checkpoint)
     if checkpoint in bundled_models():

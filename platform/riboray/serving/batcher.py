@@ -189,7 +189,11 @@ class Batcher(Generic[Item, Result]):
             results = await loop.run_in_executor(self._thread, self._compute, items)
             speed = sum(map(self._cost, items)) / max(time.monotonic() - start, 1e-6)
             self._speed += (speed - self._speed) * (_NEWEST if self._speed else 1.0)
-            failed = all(isinstance(result, Exception) for result in results)
+            # What says itself why there is no result is an answer, and no failure of the model.
+            failed = all(
+                isinstance(result, Exception) and not isinstance(result, ServiceError)
+                for result in results
+            )
             self.failures = self.failures + 1 if failed else 0
             for (request, index, _), result in zip(batch, results, strict=True):
                 request.deliver(index, result)

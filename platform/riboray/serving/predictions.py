@@ -6,15 +6,23 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from riboray.model.prediction import HeadConfig
 from riboray.predicting.folding import dot_bracket
+from riboray.predicting.predictor import likeliest, likely_pairs
 from riboray.serving.inputs import Entry
 from riboray.serving.schemas import ErrorBody, StrictRequest, Text, Usage
 from riboray.serving.work import Prediction
 
-__all__ = ["Pair", "PredictItem", "PredictRequest", "PredictResponse", "predicted_item"]
+__all__ = [
+    "Pair",
+    "PredictItem",
+    "PredictRequest",
+    "PredictResponse",
+    "numbers_of",
+    "predicted_item",
+]
 
 
 class PredictRequest(StrictRequest):
@@ -46,16 +54,20 @@ class PredictItem(BaseModel):
 
     index: int
     id: str | None = None
-    values: list[float] | list[list[float]] | list[list[list[float]]] | None = Field(
-        default=None,
-        description="Probabilities, or what a regression predicts, in the order of `outputs`: of "
-        "the sequence, of each nucleotide, or, if asked for, of each pair.",
+    values: SkipValidation[list[float] | list[list[float]] | list[list[list[float]]] | None] = (
+        Field(
+            default=None,
+            description="Probabilities, or what a regression predicts, in the order of `outputs`: "
+            "of the sequence, of each nucleotide, or, if asked for, of each pair.",
+        )
     )
     label: str | None = Field(default=None, description="Of the sequence: the likeliest class.")
     labels: list[str] | None = Field(
         default=None, description="The likeliest class of each nucleotide; all that apply."
     )
-    pairs: list[Pair] | None = Field(default=None, description="Likely pairs, by their first.")
+    pairs: SkipValidation[list[Pair] | None] = Field(
+        default=None, description="Likely pairs, by their first."
+    )
     structure: str | None = Field(
         default=None,
         description="Dot-bracket: without crossing pairs, the most probability above threshold.",
@@ -75,6 +87,19 @@ class PredictResponse(BaseModel):
     usage: Usage
 
 
+def numbers_of(head: HeadConfig, request: PredictRequest, found: list[Any]) -> int:
+    """Count the numbers that an answer would have, before it is made."""
+    count = 0
+    for prediction in found:
+        if not isinstance(prediction, Prediction):
+            continue
+        if head.level != "contact" or request.matrix:
+            count += prediction.rows.size
+        if head.level == "contact" and head.problem == "binary":
+            count += 3 * int(np.count_nonzero(prediction.rows >= request.threshold)) // 2
+    return count
+
+
 def predicted_item(
     head: HeadConfig, request: PredictRequest, index: int, entry: Entry, found: Prediction
 ) -> PredictItem:
@@ -83,13 +108,14 @@ def predicted_item(
     if head.level != "contact" or request.matrix:
         told["values"] = found.rows.tolist()
     if head.level == "contact" and head.problem == "binary":
-        told["pairs"] = _pairs(found.rows[..., 0], request.threshold)
+        likely = likely_pairs(found.rows[..., 0], request.threshold)
+        told["pairs"] = [Pair.model_construct(**pair) for pair in likely]
     if found.partner is not None:
         told["structure"] = dot_bracket(found.partner)
     if head.level == "sequence":
         told |= _of_sequence(head, found.rows)
     elif head.level == "nucleotide" and head.problem in ("binary", "multiclass"):
-        told["labels"] = [head.labels[k] for k in _classes(head, found.rows).tolist()]
+        told["labels"] = [head.labels[k] for k in likeliest(found.rows, head).tolist()]
     return PredictItem(index=index, id=entry.id, **told)
 
 
@@ -98,18 +124,4 @@ def _of_sequence(head: HeadConfig, row: NDArray[np.float32]) -> dict[str, Any]:
         return {"labels": [name for name, p in zip(head.labels, row, strict=True) if p >= 0.5]}
     if head.problem == "regression":
         return {}
-    return {"label": head.labels[int(_classes(head, row[None])[0])]}
-
-
-def _classes(head: HeadConfig, rows: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the likeliest class of each row."""
-    chosen: NDArray[np.intp] = rows.argmax(1)
-    return (rows[:, 0] >= 0.5).astype(np.intp) if head.problem == "binary" else chosen
-
-
-def _pairs(chances: NDArray[np.float32], threshold: float) -> list[Pair]:
-    first, second = np.nonzero(np.triu(chances >= threshold, 1))
-    return [
-        Pair(i=i, j=j, probability=float(chances[i, j]))
-        for i, j in zip(first.tolist(), second.tolist(), strict=True)
-    ]
+    return {"label": head.labels[int(likeliest(row, head))]}

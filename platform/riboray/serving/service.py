@@ -40,6 +40,7 @@ from riboray.serving.predictions import (
     PredictItem,
     PredictRequest,
     PredictResponse,
+    numbers_of,
     predicted_item,
 )
 from riboray.serving.schemas import (
@@ -283,6 +284,7 @@ class Service(Core):
         found = await self._compute(jobs)
 
         def answer() -> PredictResponse:
+            check_numbers(numbers_of(head, request, found), self.limits)
             make = partial(predicted_item, head, request)
             return PredictResponse(
                 task=name,

@@ -66,12 +66,21 @@ class Tasks:
         return [task.info for task in self._tasks.values()]
 
     def predictor(self, name: str) -> Predictor:
-        """Return a task's model, loaded if it is not."""
+        """Return a task's model, loaded if it is not.
+
+        Raises
+        ------
+        CheckpointError
+            If it is gone, or another one than when the service began.
+        """
         with self._lock:
             if name not in self._loaded:
-                model = load_checkpoint(self._tasks[name].checkpoint).model
-                assert isinstance(model, RnaBertForPrediction)
-                self._loaded[name] = Predictor(model, device=self._device)
+                task = self._tasks[name]
+                loaded = load_checkpoint(task.checkpoint)
+                if loaded.sha256 != task.info.sha256:
+                    raise CheckpointError(task.checkpoint, "has changed since the service began")
+                assert isinstance(loaded.model, RnaBertForPrediction)
+                self._loaded[name] = Predictor(loaded.model, device=self._device)
                 while len(self._loaded) > self._kept:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from riboray.embedding.likelihood import hidden_logits
 from riboray.errors import RiborayError
 from riboray.predicting.folding import fold
 from riboray.predicting.predictor import Predictor
+from riboray.serving.errors import ErrorCode, ServiceError
+
+_log = logging.getLogger(__name__)
 
 __all__ = [
     "AlignJob",
@@ -343,9 +347,15 @@ class Worker:
             for job, own, rows in zip(jobs, bases, chosen, strict=True)
         ]
 
-    def _predict(self, jobs: list[PredictJob]) -> list[Prediction]:
+    def _predict(self, jobs: list[PredictJob]) -> Sequence[Prediction | ServiceError]:
         assert self._predictors is not None
-        found = self._predictors(jobs[0].task).predict([job.sequence for job in jobs])
+        try:
+            predictor = self._predictors(jobs[0].task)
+        except RiborayError:  # that task's matter alone: the replica is well
+            _log.exception("the model of %s cannot be loaded", jobs[0].task)
+            reason = "the task's model cannot be loaded any more; the log says why"
+            return [ServiceError(ErrorCode.INTERNAL, reason) for _ in jobs]
+        found = predictor.predict([job.sequence for job in jobs])
         for reason in found.failed.values():
             raise RiborayError(f"could not be predicted: {reason}")
         return [_folded(job, rows) for job, rows in zip(jobs, found.rows, strict=True)]
