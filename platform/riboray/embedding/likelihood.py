@@ -7,7 +7,7 @@ at a time, which is about the 15 % that training hides and takes seven passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -23,7 +23,18 @@ from riboray.embedding.config import STRIDE
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
 
-__all__ = ["STRIDE", "Likelihoods", "hidden_logits", "log_likelihoods", "planned_together"]
+__all__ = [
+    "STRIDE",
+    "Likelihoods",
+    "MaskedCopy",
+    "copied_logits",
+    "covers",
+    "hidden_logits",
+    "log_likelihoods",
+    "masked_copies",
+    "over_copies",
+    "planned_together",
+]
 
 T = TypeVar("T")
 
@@ -59,13 +70,29 @@ class Likelihoods:
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """One pass over one window, with some of its bases hidden."""
+class MaskedCopy:
+    """One pass over one window of a sequence, with some of its bases hidden.
+
+    Attributes
+    ----------
+    sequence : int
+        Which sequence.
+    start, length : int
+        The window.
+    hidden : slice or ndarray
+        Positions in the window.
+    """
 
     sequence: int
     start: int
     length: int
-    hidden: slice
+    hidden: slice | NDArray[np.integer]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Hidden positions in the sequence."""
+        places: NDArray[np.int64] = np.arange(self.start, self.start + self.length)[self.hidden]
+        return places
 
 
 def log_likelihoods(
@@ -95,19 +122,22 @@ def log_likelihoods(
     plain = embedder.config.tokens.nucleotide_ids
     for index, ids in enumerate(tokens):
         found.bases[index] = np.isin(ids, plain).sum()
-    for chunk in planned_together(_copies(embedder, sequences, exact)):
+    for chunk in planned_together(masked_copies(embedder, sequences, exact)):
         _score(embedder, tokens, chunk, found)
     return found
 
 
-def _copies(embedder: Embedder, sequences: Sequence[str], exact: bool) -> Iterator[_Copy]:
+def masked_copies(
+    embedder: Embedder, sequences: Sequence[str], exact: bool
+) -> Iterator[MaskedCopy]:
+    """Yield passes that hide every base of every sequence once in every window that it is in."""
     width = embedder.config.max_sequence_length
     for index, text in enumerate(sequences):
         for start in window_starts(len(text), width):
             length = min(len(text) - start, width)
             step = length if exact else min(STRIDE, length)
             for first in range(step):
-                yield _Copy(index, start, length, slice(first, length, step))
+                yield MaskedCopy(index, start, length, slice(first, length, step))
 
 
 def planned_together(copies: Iterator[T]) -> Iterator[list[T]]:
@@ -157,7 +187,7 @@ def hidden_logits(
         return logits
 
 
-def _covers(length: int, width: int) -> NDArray[np.float64]:
+def covers(length: int, width: int) -> NDArray[np.float64]:
     """Return how many windows each base of a sequence is in."""
     covers = np.zeros(length)
     for start in window_starts(length, width):
@@ -166,36 +196,61 @@ def _covers(length: int, width: int) -> NDArray[np.float64]:
 
 
 def _score(
-    embedder: Embedder, tokens: list[NDArray[np.uint8]], copies: list[_Copy], found: Likelihoods
+    embedder: Embedder,
+    tokens: list[NDArray[np.uint8]],
+    copies: list[MaskedCopy],
+    found: Likelihoods,
 ) -> None:
     config = embedder.config
     plain = config.tokens.nucleotide_ids
     weights: dict[int, NDArray[np.float64]] = {}
 
     def make(batch: list[int]) -> list[Tensor]:
-        rows = [
-            tokens[copy.sequence][copy.start : copy.start + copy.length]
-            for copy in (copies[k] for k in batch)
-        ]
-        hidden = [np.arange(copies[k].length)[copies[k].hidden] for k in batch]
-        answers = np.concatenate([ids[at] for ids, at in zip(rows, hidden, strict=True)])
+        chosen = [copies[k] for k in batch]
+        answers = np.concatenate([tokens[copy.sequence][copy.places] for copy in chosen])
         right = torch.from_numpy(answers.astype(np.int64)).to(embedder.device)
-        logits = hidden_logits(embedder, rows, hidden)
+        logits = copied_logits(embedder, tokens, chosen)
         return [logits.log_softmax(-1).gather(1, right[:, None])[:, 0]]
 
     def keep(batch: list[int], made: list[NDArray[np.float32]]) -> None:
         position = 0
         for copy in (copies[k] for k in batch):
-            places = np.arange(copy.start, copy.start + copy.length)[copy.hidden]
+            places = copy.places
             ids = tokens[copy.sequence]
             if copy.sequence not in weights:
-                covers = _covers(len(ids), config.max_sequence_length)
-                weights[copy.sequence] = np.isin(ids, plain) / covers
+                share = covers(len(ids), config.max_sequence_length)
+                weights[copy.sequence] = np.isin(ids, plain) / share
             here = made[0][position : position + len(places)].astype(np.float64)
             found.sums[copy.sequence] += float(here @ weights[copy.sequence][places])
             position += len(places)
 
-    sizes = np.array([copy.length for copy in copies]) + config.add_bos + config.add_eos
+    found.failed |= over_copies(embedder, copies, make, keep)
+
+
+def copied_logits(
+    embedder: Embedder, tokens: Sequence[NDArray[np.uint8]], copies: Sequence[MaskedCopy]
+) -> Tensor:
+    """Ask for the hidden bases of some passes; see `hidden_logits`."""
+    rows = [tokens[c.sequence][c.start : c.start + c.length] for c in copies]
+    hidden = [np.arange(copy.length)[copy.hidden] for copy in copies]
+    return hidden_logits(embedder, rows, hidden)
+
+
+def over_copies(
+    embedder: Embedder,
+    copies: Sequence[MaskedCopy],
+    make: Callable[[list[int]], list[Tensor]],
+    keep: Callable[[list[int], list[NDArray[np.float32]]], None],
+) -> dict[int, str]:
+    """Do something with passes in batches; see `Embedder.in_batches`.
+
+    Returns
+    -------
+    dict of int to str
+        Sequences of which a pass failed, and why.
+    """
+    extra = int(embedder.config.add_bos) + int(embedder.config.add_eos)
+    sizes = np.array([copy.length for copy in copies], np.int64) + extra
     batches = [b.tolist() for b in plan_batches(sizes, embedder.token_budget)]
-    for k, reason in embedder.in_batches(batches, make, keep).items():
-        found.failed[copies[k].sequence] = reason
+    failed = embedder.in_batches(batches, make, keep)
+    return {copies[k].sequence: reason for k, reason in failed.items()}

@@ -27,7 +27,13 @@ from riboray.predicting.folding import dot_bracket, fold
 from riboray.predicting.predictor import Predictor, likeliest, likely_pairs
 from riboray.predicting.structures import WRITERS
 
-__all__ = ["PREDICTIONS", "PREDICTIONS_KIND", "PredictionMaker", "prediction_fields"]
+__all__ = [
+    "PREDICTIONS",
+    "PREDICTIONS_KIND",
+    "PredictionMaker",
+    "prediction_fields",
+    "read_columns",
+]
 
 PREDICTIONS_KIND = "predictions"
 PREDICTIONS = Product(
@@ -153,7 +159,7 @@ class PredictionMaker(Maker):
         """Write structure files, from the file that is there."""
         if not self.config.structures:
             return []
-        table = _read(paths[0], self.file_format).to_pylist()
+        table = read_columns(paths[0], ["id", "sequence", "structure"]).to_pylist()
         partners = [base_pairs(row["structure"]) for row in table]
         made = []
         for kind in self.config.structures:
@@ -166,9 +172,9 @@ class PredictionMaker(Maker):
         return made
 
 
-def _read(path: Path, kind: str) -> pa.Table:
-    names = ["id", "sequence", "structure"]
-    if kind == "parquet":
+def read_columns(path: Path, names: list[str]) -> pa.Table:
+    """Read columns of a file of predictions, Arrow or Parquet."""
+    if path.suffix == ".parquet":
         return pq.read_table(path, columns=names)
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all().select(names)
