@@ -53,7 +53,7 @@ def test_an_application_needs_a_key_if_it_is_given_one(checkpoint, tmp_path):
         assert build(arguments)._bound_deployment.name == "riboray"
     for replicas in (2, [2], [1, 3]):
         assert deployment_of(ServeConfig(num_replicas=replicas), KeyRing({}))
-    with pytest.raises(ConfigError, match="arguments are checkpoint, db and keys"):
+    with pytest.raises(ConfigError, match="key: arguments are checkpoint, db, keys, tasks"):
         build({"key": "keys.txt"})
     (tmp_path / "keys").write_text("secret")
     with pytest.raises(InputError, match="no `name:sha256`"):

@@ -190,7 +190,8 @@ def test_the_upload_is_small(root):
     files = [p for p in kept if p.is_file()]
     weights = [p for p in files if p.is_relative_to(root / "platform/riboray/weights")]
     assert sum(p.stat().st_size for p in weights) < 8 << 20
-    assert sum(p.stat().st_size for p in set(files) - set(weights)) < 2 << 20
+    # 2.2 MB of source and sample in November 2026: data that slip in would show.
+    assert sum(p.stat().st_size for p in set(files) - set(weights)) < 4 << 20
     names = {str(p.relative_to(root)) for p in files}
     sample = "platform/riboray/corpus/sample/sequences.fa.gz"
     assert {"jobs/pretrain.py", "platform/riboray/cli.py", "serve/app.py", sample} <= names

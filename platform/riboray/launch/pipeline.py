@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -71,7 +72,11 @@ class Jobs:
                 f"the cluster at {self._address} wants its token: set RAY_AUTH_TOKEN, or put it "
                 "into ~/.ray/auth_token"
             )
-        return RiborayError(f"the cluster at {self._address} refuses: {text[:300]}")
+        # Of a traceback of the head's, the last error says it.
+        told = re.findall(r"\w+(?:Error|Exception): (.+?)(?= Traceback |$)", text)
+        return RiborayError(
+            f"the cluster at {self._address} refuses: {(told or [text])[-1][:300].strip()}"
+        )
 
     def begin(self, config: SubmitConfig, plan: JobPlan) -> str:
         """Send the job; return its name.
