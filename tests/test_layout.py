@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import riboray
+import riboray.alignment
+import riboray.model
 from riboray.cli import VERBS
 
 
@@ -74,6 +77,14 @@ def test_importing_is_light(module):
         "heavy = {'torch', 'ray', 'numba', 'pyarrow'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_export_is_called_as_a_module_is():
+    """Once imported, the module would stand in its place."""
+    for module in (riboray, riboray.model, riboray.alignment):
+        folder = Path(module.__file__).parent
+        modules = {p.stem for p in folder.iterdir()}
+        assert not modules & set(module.__all__), module
 
 
 def test_workers_that_read_data_load_neither_torch_nor_numba():

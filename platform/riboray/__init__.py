@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from riboray._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from riboray.api.loading import Rna, load, pipeline
+    from riboray.api.loading import Rna, load, predictor
     from riboray.api.models import (
         RnaBertForContactPrediction,
         RnaBertForMaskedLM,
@@ -29,7 +29,7 @@ __all__ = [
     "__version__",
     "load",
     "open_embeddings",
-    "pipeline",
+    "predictor",
 ]
 
 __version__ = "0.1.0"
@@ -43,7 +43,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         **dict.fromkeys(_MODELS, "api.models"),
-        **dict.fromkeys(("Rna", "load", "pipeline"), "api.loading"),
+        **dict.fromkeys(("Rna", "load", "predictor"), "api.loading"),
         "RnaTokenizer": "api.tokenizer",
         "open_embeddings": "embedding.store",
     },

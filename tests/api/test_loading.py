@@ -105,7 +105,7 @@ def test_an_alignment(rna, sequences):
         (lambda r: r.fill_mask("AC<mask>" + "A" * 440), ConfigError, "more than the model's 440"),
         (lambda r: r.fill_mask("AC<mask>J"), InvalidSequenceError, "'J'"),
         (lambda r: r.predict("ACGU"), ConfigError, "no prediction head"),
-        (lambda r: riboray.pipeline("sing", r), ConfigError, "task must be one of"),
+        (lambda r: riboray.predictor("sing", r), ConfigError, "task must be one of"),
         (lambda r: r.embed(""), ConfigError, "sequence 0 is empty"),
     ],
 )
@@ -143,8 +143,8 @@ def test_predictions(tmp_path, sequences, level, problem):
     with pytest.raises(ConfigError, match="no language-model head"):
         rna.fill_mask(HIDDEN)
     with pytest.raises(ConfigError, match="no language-model head"):
-        riboray.pipeline("fill-mask", rna)
-    assert riboray.pipeline("predict", rna)(sequences[0]).shape == found[0].shape
+        riboray.predictor("fill-mask", rna)
+    assert riboray.predictor("predict", rna)(sequences[0]).shape == found[0].shape
 
 
 def test_which_sequence_is_wrong(rna):

@@ -37,6 +37,7 @@ def square(number, seconds=0.0):
 
 
 def make(size):
+    time.sleep(0.5)  # so long that each process makes some
     return np.full(size, 7, np.int8), None
 
 

@@ -32,7 +32,7 @@ from riboray.model.prediction import HeadConfig, RnaBertForPrediction
 from riboray.predicting.predictor import Predictor
 from riboray.serving.work import AlignJob, FillJob, Worker
 
-__all__ = ["Rna", "load", "pipeline"]
+__all__ = ["Rna", "load", "predictor"]
 
 Rows = NDArray[np.float32]
 
@@ -312,7 +312,7 @@ def load(checkpoint: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Rna:
     return Rna(load_checkpoint(checkpoint), device)
 
 
-def pipeline(task: str, model: str | Path | Rna = DEFAULT_MODEL) -> Any:
+def predictor(task: str, model: str | Path | Rna = DEFAULT_MODEL) -> Any:
     """Return a function that does one thing, as ``transformers.pipeline`` does.
 
     Parameters
