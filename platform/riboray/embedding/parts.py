@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from riboray.batching import window_starts
+from riboray.batching import count_windows
 from riboray.corpus.screening import Block
 from riboray.corpus.strings import Strings
 from riboray.embedding.config import PartwiseOptions
@@ -208,10 +208,6 @@ class Maker:
         """Show what was made of those that did not fail, beside ids, sequences and lengths."""
         raise NotImplementedError
 
-    def windows(self, length: int) -> int:
-        """Count the windows a sequence of this length takes."""
-        return len(window_starts(length, self.job.given.width))
-
     def make(self, part: Part, block: Block) -> Note:
         """Work on a part and commit it. Done twice, after a crash, it is the same files again.
 
@@ -315,12 +311,12 @@ class Maker:
     def _given_columns(
         self, block: Block, chosen: NDArray[np.int64], texts: list[str]
     ) -> dict[str, pa.Array]:
-        sizes = list(map(len, texts))
+        sizes = np.fromiter(map(len, texts), np.int32, len(texts))
         columns: dict[str, Any] = {
             "id": block.ids.take(chosen).to_arrow(),
             "sequence": pa.array(texts, pa.string()),
             "length": pa.array(sizes, pa.int32()),
-            "windows": pa.array([self.windows(size) for size in sizes], pa.int32()),
+            "windows": pa.array(count_windows(sizes, self.job.given.width), pa.int32()),
         }
         known = {"rna_type": block.rna_types, "family": block.families}
         known["taxid"] = pa.array(block.taxids, mask=block.taxids < 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from riboray import __version__
 
@@ -14,6 +16,8 @@ __all__ = [
     "annotation_fields",
     "column_name",
     "embedding_schema",
+    "part_schema",
+    "ragged",
     "schema_of",
 ]
 
@@ -89,3 +93,26 @@ def schema_of(fields: Sequence[pa.Field], metadata: dict[str, str]) -> pa.Schema
     """Return a schema whose metadata is stored as ``riboray.KEY``."""
     text = {**metadata, "riboray_version": __version__}
     return pa.schema(fields, {f"riboray.{k}".encode(): v.encode() for k, v in text.items()})
+
+
+def part_schema(
+    fields: Sequence[pa.Field], annotations: Sequence[str], metadata: dict[str, str]
+) -> pa.Schema:
+    """Return the schema of what is made of sequences, beside what is told of each in any case."""
+    given = [*SEQUENCE_FIELDS, *fields, *WINDOW_FIELDS, *annotation_fields(annotations)]
+    return schema_of(given, {"schema_version": "1", **metadata})
+
+
+def ragged(
+    rows: Sequence[NDArray[np.floating]], width: int, kind: str, *, missing: bool = False
+) -> pa.Array:
+    """Return numbers of shape (k, width) each, whatever k, as a list of lists.
+
+    ``kind`` is the type to store; with ``missing``, NaN is none.
+    """
+    flat = (
+        np.concatenate([row.astype(kind) for row in rows]) if rows else np.empty((0, width), kind)
+    )
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), from_pandas=missing), width)
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner)

@@ -16,7 +16,7 @@ from riboray.embedding.embedder import Embedded, Embedder, Wanted
 from riboray.embedding.likelihood import Likelihoods, log_likelihoods
 from riboray.embedding.parts import Maker, Note, Product
 from riboray.embedding.pooling import normalised
-from riboray.embedding.schema import column_name, embedding_schema
+from riboray.embedding.schema import column_name, embedding_schema, ragged
 from riboray.embedding.store import EMBEDDINGS_KIND
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.heads import RnaBertForPreTraining
@@ -131,7 +131,7 @@ class EmbeddingMaker(Maker):
             if self.wanted.per_base:
                 bases = [embedded.per_base[layer][k] for k in kept.tolist()]
                 name = column_name("per_base", layer, self.job.layers)
-                columns[name] = _ragged(bases, width, self.config.per_base_dtype)
+                columns[name] = ragged(bases, width, self.config.per_base_dtype)
         if scores is not None:
             columns["log_likelihood"] = pa.array(scores.sums[kept].astype(np.float32))
             columns["pseudo_perplexity"] = pa.array(scores.perplexities[kept].astype(np.float32))
@@ -145,10 +145,3 @@ class EmbeddingMaker(Maker):
         exact = Embedder(self._model, device=self.job.device)
         ours, theirs = self.embedder.embed(texts, wanted), exact.embed(texts, wanted)
         return max(float(np.abs(ours.pooled[k] - theirs.pooled[k]).max()) for k in self.job.layers)
-
-
-def _ragged(rows: list[NDArray[np.float32]], width: int, kind: str) -> pa.Array:
-    flat = np.concatenate([r.astype(kind) for r in rows]) if rows else np.empty((0, width), kind)
-    bases = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), width)
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), bases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,11 @@ def _ask_language(config: PredictConfig, address: str) -> dict[str, Any]:
 
 def _draw(config: PredictConfig, path: Path) -> None:
     """Draw the first RNAs' substitutions."""
-    rnas: list[Any] = []
-    for file in sorted(Path(config.output).glob(f"[0-9]*.{config.format}")):
-        for row in read_columns(file, ["id", "sequence", "log_odds"]).to_pylist():
-            odds = np.array(row["log_odds"], np.float64).reshape(-1, 4)
-            rnas.append((row["id"], row["sequence"], odds))
-            if len(rnas) == _DRAWN:
-                break
-        if len(rnas) == _DRAWN:
-            break
+    names = ["id", "sequence", "log_odds"]
+    files = sorted(Path(config.output).glob(f"[0-9]*.{config.format}"))
+    rows = (row for file in files for row in read_columns(file, names).to_pylist())
+    rnas = [
+        (row["id"], row["sequence"], np.array(row["log_odds"], np.float64).reshape(-1, 4))
+        for row in islice(rows, _DRAWN)
+    ]
     draw_heat_maps(path, rnas)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.parts import Maker, Product
-from riboray.embedding.schema import SEQUENCE_FIELDS, WINDOW_FIELDS, annotation_fields, schema_of
+from riboray.embedding.schema import part_schema, ragged
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.predicting.config import PredictConfig
 from riboray.predicting.language import fill_ambiguous, substitutions
@@ -46,9 +46,8 @@ class _LanguageMaker(Maker):
         self.file_format = config.format
         budget, device = config.token_budget, self.job.device
         self.embedder = Embedder(model, token_budget=budget, device=device)
-        own = (*SEQUENCE_FIELDS, *self.fields, *WINDOW_FIELDS)
-        metadata = {"schema_version": "1", "model": self.job.model, "identity": self.job.identity}
-        self.schema = schema_of([*own, *annotation_fields(self.job.annotations)], metadata)
+        metadata = {"model": self.job.model, "identity": self.job.identity}
+        self.schema = part_schema(self.fields, self.job.annotations, metadata)
 
 
 class MutationMaker(_LanguageMaker):
@@ -63,12 +62,7 @@ class MutationMaker(_LanguageMaker):
 
     def columns(self, made: Any, kept: NDArray[np.intp], texts: list[str]) -> dict[str, pa.Array]:
         """Show log-odds of A, C, G and U at every place; none at an ambiguity code."""
-        rows = [made[k] for k in kept.tolist()]
-        numbers = np.concatenate(rows).astype(np.float32) if rows else np.zeros((0, 4), np.float32)
-        flat = pa.array(numbers.ravel(), mask=np.isnan(numbers.ravel()))
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-        inner = pa.FixedSizeListArray.from_arrays(flat, 4)
-        return {"log_odds": pa.ListArray.from_arrays(pa.array(offsets), inner)}
+        return {"log_odds": ragged([made[k] for k in kept.tolist()], 4, "float32", missing=True)}
 
 
 class FillingMaker(_LanguageMaker):

@@ -13,18 +13,13 @@ from numpy.typing import NDArray
 from riboray.corpus.structure import base_pairs
 from riboray.embedding.parts import Maker, Product
 from riboray.embedding.planning import Part
-from riboray.embedding.schema import (
-    SEQUENCE_FIELDS,
-    WINDOW_FIELDS,
-    annotation_fields,
-    schema_of,
-)
+from riboray.embedding.schema import part_schema, ragged
 from riboray.manifest import atomic_path
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
 from riboray.predicting.config import PredictConfig
 from riboray.predicting.folding import dot_bracket, fold
-from riboray.predicting.predictor import Predictor, likeliest, likely_pairs
+from riboray.predicting.predictor import Predictor, applying, likeliest, likely_pairs
 from riboray.predicting.structures import WRITERS
 
 __all__ = [
@@ -91,19 +86,15 @@ class PredictionMaker(Maker):
         self.predictor = Predictor(model, token_budget=config.token_budget, device=self.job.device)
         if self.head.level == "contact":
             self.most_nucleotides, self.most_rows = _TOGETHER, _ROWS
-        fields = [
-            *(*SEQUENCE_FIELDS, *prediction_fields(self.head, config.values), *WINDOW_FIELDS),
-            *annotation_fields(self.job.annotations),
-        ]
         metadata = {
-            "schema_version": "1",
             "model": self.job.model,
             "identity": self.job.identity,
             "level": self.head.level,
             "problem": self.head.problem,
             "labels": "\t".join(self.head.labels),
         }
-        self.schema = schema_of(fields, metadata)
+        fields = prediction_fields(self.head, config.values)
+        self.schema = part_schema(fields, self.job.annotations, metadata)
 
     def compute(self, texts: list[str]) -> tuple[Any, dict[int, str]]:
         """Predict; of contacts, find structures."""
@@ -123,24 +114,18 @@ class PredictionMaker(Maker):
             return self._contacts(rows, [texts[k] for k in kept.tolist()])
         columns: dict[str, Any] = {}
         if self.head.level == "sequence":
-            values = rows
             if self.head.problem == "multilabel":
-                columns["labels"] = [
-                    [n for n, p in zip(self.head.labels, row, strict=True) if p >= 0.5]
-                    for row in rows
-                ]
+                columns["labels"] = [applying(row, self.head) for row in rows]
             elif self.head.problem != "regression":
                 columns["label"] = [self.head.labels[int(likeliest(r, self.head))] for r in rows]
-        else:
-            values = [row.reshape(-1, self.head.outputs) for row in rows]
-            if "classes" in self.schema.names:
-                columns["classes"] = [likeliest(row, self.head).astype(np.uint8) for row in rows]
+        elif "classes" in self.schema.names:
+            columns["classes"] = [likeliest(row, self.head).astype(np.uint8) for row in rows]
+        found = {n: pa.array(c, self.schema.field(n).type) for n, c in columns.items()}
         if "values" in self.schema.names:
-            columns["values"] = _nested(values, self.head.outputs, self.head.level == "sequence")
-        return {
-            name: v if isinstance(v, pa.Array) else pa.array(v, self.schema.field(name).type)
-            for name, v in columns.items()
-        }
+            width = self.head.outputs
+            values = ragged([row.reshape(-1, width) for row in rows], width, "float32")
+            found["values"] = values.flatten() if self.head.level == "sequence" else values
+        return found
 
     def _contacts(self, rows: list[Any], texts: list[str]) -> dict[str, pa.Array]:
         structures, pairs = [], []
@@ -178,13 +163,3 @@ def read_columns(path: Path, names: list[str]) -> pa.Table:
         return pq.read_table(path, columns=names)
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all().select(names)
-
-
-def _nested(rows: list[NDArray[np.float32]], width: int, flat: bool) -> pa.Array:
-    """Return numbers of shape (width,) or (k, width) each as lists."""
-    numbers = np.concatenate([row.ravel() for row in rows]) if rows else np.zeros(0, np.float32)
-    inner = pa.FixedSizeListArray.from_arrays(pa.array(numbers, pa.float32()), width)
-    if flat:
-        return inner
-    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), inner)

@@ -18,7 +18,7 @@ from riboray.embedding.memory import lasting, why_failed
 from riboray.errors import InvalidSequenceError
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction
 
-__all__ = ["Predicted", "Predictor", "likeliest", "likely_pairs", "probabilities"]
+__all__ = ["Predicted", "Predictor", "applying", "likeliest", "likely_pairs", "probabilities"]
 
 Rows = NDArray[np.float32]
 
@@ -53,6 +53,11 @@ def likeliest(rows: Rows, head: HeadConfig) -> NDArray[np.intp]:
         return (rows[..., 0] >= 0.5).astype(np.intp)
     chosen: NDArray[np.intp] = rows.argmax(-1)
     return chosen
+
+
+def applying(row: Rows, head: HeadConfig) -> list[str]:
+    """Name the labels, of several that may apply, whose probability, shape (C,), is 0.5 or more."""
+    return [name for name, chance in zip(head.labels, row, strict=True) if chance >= 0.5]
 
 
 def likely_pairs(chances: Rows, threshold: float) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from riboray.model.prediction import HeadConfig
 from riboray.predicting.folding import dot_bracket
-from riboray.predicting.predictor import likeliest, likely_pairs
+from riboray.predicting.predictor import applying, likeliest, likely_pairs
 from riboray.serving.inputs import Entry
 from riboray.serving.schemas import ErrorBody, StrictRequest, Text, Usage
 from riboray.serving.work import Prediction
@@ -121,7 +121,7 @@ def predicted_item(
 
 def _of_sequence(head: HeadConfig, row: NDArray[np.float32]) -> dict[str, Any]:
     if head.problem == "multilabel":
-        return {"labels": [name for name, p in zip(head.labels, row, strict=True) if p >= 0.5]}
+        return {"labels": applying(row, head)}
     if head.problem == "regression":
         return {}
     return {"label": head.labels[int(likeliest(row, head))]}
