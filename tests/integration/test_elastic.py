@@ -106,8 +106,7 @@ def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_p
     """Attempts without a new checkpoint are counted; the last failure is what the user reads."""
     from riboray.errors import RiborayError
     from riboray.pretraining.checkpoints import CheckpointStore
-    from riboray.pretraining.pipeline import TrainingRun
-    from tests.integration.test_pipeline import CONFIG
+    from tests.integration.test_pipeline import CONFIG, pretraining_run
 
     config = replace(CONFIG, max_failures=1, max_steps=50)
     data = prepare_data(sample_corpus, config, 2)
@@ -115,7 +114,7 @@ def test_a_failure_that_comes_again_ends_the_run(ray_local, sample_corpus, tmp_p
     window = data.specs["mlm"].windows[0]._replace(path=str(tmp_path / "gone.parquet"))
     specs = {**data.specs, "mlm": replace(data.specs["mlm"], windows=(window,))}
     store, told = CheckpointStore(tmp_path / "checkpoints"), []
-    training = TrainingRun(config, specs, data.validation, store, tmp_path, use_gpu=False)
+    training = pretraining_run(config, data, store, tmp_path, specs)
     with pytest.raises(RiborayError, match="gone.parquet"):
         training.fit(told.append, lambda: False)
     failures = [r for r in told if r["kind"] == "event"]
@@ -131,7 +130,7 @@ def test_a_machine_that_goes_while_workers_connect_is_a_failure_like_any(
     from riboray.errors import RiborayError
     from riboray.pretraining.checkpoints import CheckpointStore
     from riboray.pretraining.pipeline import TrainingRun
-    from tests.integration.test_pipeline import CONFIG
+    from tests.integration.test_pipeline import CONFIG, pretraining_run
 
     class Lost:
         def fit(self):
@@ -148,7 +147,7 @@ def test_a_machine_that_goes_while_workers_connect_is_a_failure_like_any(
 
     monkeypatch.setattr(TrainingRun, "_trainer", trainer)
     store, told = CheckpointStore(tmp_path / "checkpoints"), []
-    training = TrainingRun(config, data.specs, data.validation, store, tmp_path, use_gpu=False)
+    training = pretraining_run(config, data, store, tmp_path)
     training.fit(told.append, lambda: False)
     assert [r["step"] for r in told if r["kind"] == "train"][-1] == 3
     assert sum("a worker failed" in r.get("message", "") for r in told) == 2

@@ -24,6 +24,7 @@ from riboray.pretraining.loop import run
 from riboray.pretraining.sessions import LocalSession
 from riboray.pretraining.streams import Cursor, iterate_stream
 from riboray.pretraining.trainer import Trainer
+from riboray.pretraining.work import Work
 from riboray.rayenv import LOCAL
 from tests.conftest import tiny_config
 
@@ -73,9 +74,14 @@ def test_ray_data_yields_the_very_stream(
             assert all(np.array_equal(getattr(a, n), getattr(b, n)) for n in vars(a))
 
 
-def fit(corpus, folder, config=CONFIG, on_record=lambda _: None, stop=lambda: False):
-    from riboray.pretraining.pipeline import TrainingRun
+def pretraining_run(config, data, store, folder, specs=None):
+    from riboray.pretraining.pipeline import TrainingRun, pretraining_worker
 
+    work = Work(config, specs or data.specs, data.validation, store)
+    return TrainingRun(config, pretraining_worker, work, store, folder, use_gpu=False)
+
+
+def fit(corpus, folder, config=CONFIG, on_record=lambda _: None, stop=lambda: False):
     data = prepare_data(corpus, config, 2)
     records = []
 
@@ -84,7 +90,7 @@ def fit(corpus, folder, config=CONFIG, on_record=lambda _: None, stop=lambda: Fa
         on_record(record)
 
     store = CheckpointStore(folder / "checkpoints")
-    training = TrainingRun(config, data.specs, data.validation, store, folder, use_gpu=False)
+    training = pretraining_run(config, data, store, folder)
     return training.fit(keep, stop), records
 
 

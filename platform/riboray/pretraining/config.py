@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from riboray.alignment import GapPenalties, Margins
 from riboray.errors import ConfigError
-from riboray.manifest import fingerprint
 from riboray.model.config import RnaBertConfig
 from riboray.pretraining.curriculum import OBJECTIVES, Phase
 from riboray.pretraining.masking import MaskingRule
-from riboray.rayenv import check_memory_per_worker
+from riboray.pretraining.options import RunOptions
 
 __all__ = ["METRICS", "PretrainConfig"]
 
-#: Options that may differ when a run is resumed: where and how fast it computes, what is shown, and
-#: when it ends. (The limits also set the learning-rate schedule: wider limits stretch it.) Inputs
-#: and the checkpoint to start from are told by their content, not by their paths.
+#: Further options that may differ when a run is resumed. (The limits also set the learning-rate
+#: schedule: wider limits stretch it.) Inputs and the checkpoint to start from are told by their
+#: content, not by their paths.
 _RESUMABLE = (
-    "corpus",
-    "alignments",
-    "run_name",
-    "storage",
-    "num_workers",
-    "cpus_per_worker",
-    "memory_per_worker",
-    "resize_minutes",
-    "device",
-    "compile",
-    "ray_address",
-    "max_failures",
-    "max_steps",
-    "max_epochs",
-    "max_minutes",
-    "evaluations",
-    "patience",
-    "final",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "record_seconds",
-    "track",
+    *("corpus", "alignments", "compile", "evaluations"),
+    *("max_steps", "max_epochs", "max_minutes", "patience", "final"),
 )
-
-#: Where records can go; see `riboray.tracking`.
-TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 #: Measurements by which checkpoints are compared, and whether more is better.
 METRICS = {
@@ -60,11 +36,16 @@ METRICS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(RunOptions):
     """Pre-train RNABERT with masked language modelling and structural alignment learning.
 
     Without any option, the bundled sample of nine RNA families trains for about two minutes.
     """
+
+    RESUMABLE: ClassVar[tuple[str, ...]] = _RESUMABLE
+    LIMITS: ClassVar[tuple[str, ...]] = (
+        *("max_steps", "max_epochs", "max_minutes", "patience", "final"),
+    )
 
     corpus: list[str] = field(default_factory=list)
     """FASTA (plain or gzip) or Parquet files, or one corpus directory made by `riboray ingest`."""
@@ -75,12 +56,6 @@ class PretrainConfig:
     """Longest sequence kept, in nucleotides; longer ones are rejected and counted."""
     pairs_per_family: int = 200
     """Sequence pairs drawn from each family's seed alignment, at most."""
-
-    run_name: str | None = None
-    """Name of the run directory. The name of an unfinished run resumes it; by default a new name
-    is made from the time."""
-    storage: str = "runs"
-    """Where run directories lie. On a cluster: a path that every node sees."""
 
     max_steps: int | None = None
     """Stop after this many optimiser steps."""
@@ -213,77 +188,24 @@ class PretrainConfig:
     """End a phase after this many measurements in a row without a new best. 0: never."""
     final: Literal["last", "best"] = "last"
     """Which model the finished run hands over."""
-    checkpoint_minutes: float = 2.0
-    """Minutes between checkpoints; every measurement makes one too."""
-    keep_checkpoints: int = 2
-    """Checkpoints kept for resuming, the newest; the best one is kept beside them."""
-    record_seconds: float = 1.0
-    """Seconds between records of training metrics, at least; they grow with the run. 0: every
-    step."""
-    track: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where records go beside metrics.jsonl: tensorboard, mlflow, wandb."""
-
-    num_workers: int | list[int] = 2
-    """Training workers; [least, most] for as many as the cluster has room for, which may change
-    while the run goes on."""
-    cpus_per_worker: int = 1
-    """CPUs of a worker; on a laptop, more workers are faster than more threads."""
-    memory_per_worker: float | None = None
-    """GiB that each process reserves of its machine; nothing by default. Say it where machines have
-    less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
-    resize_minutes: float = 1.0
-    """Minutes between looks at whether more workers fit, with [least, most]."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where workers train: on GPUs if the cluster has one for each."""
-    ray_address: str | None = None
-    """Ray cluster to use (default: RAY_ADDRESS, else a Ray of its own on this machine)."""
-    max_failures: int = 3
-    """Failures without a new checkpoint in between after which the run gives up; before, it goes
-    on from the last checkpoint."""
 
     def __post_init__(self) -> None:
-        check_memory_per_worker(self.memory_per_worker)
-        positive = (
-            "pairs_per_family",
-            "learning_rate",
-            "muon_scale",
-            "max_grad_norm",
-            "validation_sequences",
-            "validation_pairs",
-            "cpus_per_worker",
-            "resize_minutes",
-            "keep_checkpoints",
-            "checkpoint_minutes",
-            "family_temperature",
-            "sfp_temperature",
+        super().__post_init__()
+        self.check_positive(
+            *("pairs_per_family", "learning_rate", "muon_scale", "max_grad_norm"),
+            *("validation_sequences", "validation_pairs", "family_temperature", "sfp_temperature"),
+            *("max_steps", "max_epochs", "max_minutes", "batches_per_step"),
         )
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("max_steps", "max_epochs", "max_minutes", "batches_per_step"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be positive, not {value}")
-        not_negative = (
+        self.check_not_negative(
             *("mlm_weight", "sal_weight", "ss_weight", "sfp_weight", "sal_length_power"),
             *("weight_decay", "identity_power", "pair_jitter", "sal_temperature"),
-            *("evaluations", "max_failures", "patience", "record_seconds", "seed"),
+            *("evaluations", "patience", "seed"),
         )
-        for name in not_negative:
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
-        shares = ("warmup", "validation_share", "validation_family_share", "ema_decay")
-        for name in shares:
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        self.check_shares("warmup", "validation_share", "validation_family_share", "ema_decay")
         for name in ("crop_pairs", "focus_share", "resample"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], not {getattr(self, name)}")
         self._check_groups()
-        unknown = sorted(set(self.track) - set(TRACKERS))
-        if unknown:
-            raise ConfigError(f"track: {', '.join(unknown)}: known are {', '.join(TRACKERS)}")
-        self._check_workers()
         self._check_curriculum()
         self._check_lengths()
 
@@ -301,12 +223,6 @@ class PretrainConfig:
                 f"pair_tokens_per_batch={self.pair_tokens_per_batch} cannot hold a group of "
                 f"{self.group_size} of the longest input; it must be at least {least}"
             )
-
-    def _check_workers(self) -> None:
-        given = self.num_workers
-        numbers = given if isinstance(given, list) else [given]
-        if len(numbers) not in (1, 2) or sorted(numbers) != numbers or numbers[0] < 1:
-            raise ConfigError(f"num_workers must be a number or [least, most], not {given}")
 
     def _check_curriculum(self) -> None:
         if not self.curriculum:
@@ -342,12 +258,6 @@ class PretrainConfig:
         return tuple(name for name in phase.names if name in self.objectives)
 
     @property
-    def worker_range(self) -> tuple[int, int]:
-        """The least and the largest number of workers."""
-        given = self.num_workers
-        return (given[0], given[-1]) if isinstance(given, list) else (given, given)
-
-    @property
     def has_end(self) -> bool:
         """Whether the curriculum ends by itself, without a limit of the run."""
         bounds = [phase.bound for phase in self.curriculum]
@@ -374,13 +284,8 @@ class PretrainConfig:
                     f"{name}={getattr(self, name)} cannot hold the longest input; "
                     f"it must be at least {least}"
                 )
-        if self.run_name is not None and (
-            not self.run_name or self.run_name.startswith(".") or "/" in self.run_name
-        ):
-            raise ConfigError(f"run_name {self.run_name!r} cannot name a directory")
 
-    def fingerprint(self) -> str:
-        """Hash all that decides what the run computes; a resumed run must have the same."""
-        values: dict[str, Any] = asdict(self)
-        values["init"] = self.init is not None  # which one, the run directory knows by its hash
-        return fingerprint({k: v for k, v in values.items() if k not in _RESUMABLE})
+    def fingerprint_values(self) -> dict[str, Any]:
+        """Return the options that decide what the run computes."""
+        # Which checkpoint it starts from, the run directory knows by its hash.
+        return super().fingerprint_values() | {"init": self.init is not None}

@@ -76,11 +76,20 @@ class Display:
         Whose records.
     listeners : sequence of callable
         Get every record after it is kept, in order.
+    figures, measured : callable
+        Put a record of training, and one of a measurement, into words.
     """
 
-    def __init__(self, run: RunDirectory, listeners: Sequence[Callable[[Record], None]]) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        listeners: Sequence[Callable[[Record], None]],
+        figures: Callable[[Record], str] = figures_line,
+        measured: Callable[[Record], str] = validation_line,
+    ) -> None:
         self._run = run
         self._listeners = listeners
+        self._figures, self._measured = figures, measured
         self._bar: Progress | None = None
         self.records: list[Record] = []
         if run.metrics.is_file():
@@ -103,14 +112,14 @@ class Display:
         if record["kind"] == "validation":
             when = "before" if record["step"] == 0 else f"step {record['step']}"
             best = "  (best so far)" if record.get("best") else ""
-            say(f"  {when:<11} {validation_line(record)}{best}")
+            say(f"  {when:<11} {self._measured(record)}{best}")
         if is_event:
             say(f"  step {record['step']:<6} {record['message']}")
             return
         if self._bar is None:
             self._bar = Progress("  training", initial=record["progress"])
         if record["kind"] == "train":
-            self._bar.update(record["progress"], figures_line(record))
+            self._bar.update(record["progress"], self._figures(record))
 
     def _append(self, record: Record) -> None:
         try:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from riboray import __version__
@@ -20,7 +17,7 @@ from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
-from riboray.errors import ConfigError, CorpusError, OutputError, RiborayError
+from riboray.errors import ConfigError, CorpusError, OutputError
 from riboray.manifest import (
     Manifest,
     exclusive,
@@ -37,6 +34,7 @@ from riboray.pretraining.display import (
     merge_records,
     print_summary,
 )
+from riboray.pretraining.interrupts import Interrupted, stop_on_signal
 from riboray.pretraining.report import (
     draw_training_curve,
     read_records,
@@ -48,9 +46,9 @@ from riboray.pretraining.rundir import (
     adopt_streams,
     check_ownership,
     finished_summary,
-    limits_of,
 )
 from riboray.pretraining.start import keep_start
+from riboray.pretraining.work import Work
 from riboray.rayenv import prepare_ray
 from riboray.tracking.trackers import open_trackers
 
@@ -62,12 +60,6 @@ Record = dict[str, Any]
 _SAMPLE_MINUTES = 1.75
 _SAMPLE_PAIRS = 120
 _DEFAULT_EPOCHS = 10.0
-
-
-class Interrupted(RiborayError):
-    """The user stopped the run; what is needed to go on is on disk."""
-
-    exit_code = 130
 
 
 def pretrain(config: PretrainConfig) -> Record:
@@ -238,7 +230,7 @@ def _corpus_of(config: PretrainConfig, run: RunDirectory) -> tuple[Path, Manifes
 def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Record:
     address = prepare_ray(config.ray_address)
     from riboray.pipeline import connect
-    from riboray.pretraining.pipeline import TrainingRun, gpus_wanted
+    from riboray.pretraining.pipeline import TrainingRun, gpus_wanted, pretraining_worker
     from riboray.tracking.pipeline import RunGauges, metrics_address
 
     announce(config, data)
@@ -257,8 +249,9 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
         display = Display(run, [trackers.log])
         status: Literal["finished", "stopped", "failed"] = "failed"
         try:
-            training = TrainingRun(config, data.specs, data.validation, store, run.path, use_gpu)
-            with _stop_on_signal() as stop:
+            work = Work(config, data.specs, data.validation, store)
+            training = TrainingRun(config, pretraining_worker, work, store, run.path, use_gpu)
+            with stop_on_signal() as stop:
                 newest = training.fit(display.show, lambda: stop.is_requested)
             records = merge_records(read_records(newest / "metrics.jsonl"), display.records)
             write_records(run.metrics, records)
@@ -275,29 +268,6 @@ def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Rec
         )
     chosen = (store.best() or newest) if config.final == "best" else newest
     return _finish(config, run, data, chosen, records)
-
-
-class _Stop:
-    def __init__(self) -> None:
-        self.is_requested = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.is_requested:
-            raise KeyboardInterrupt
-        self.is_requested = True
-        say("\nstopping after this step; press Ctrl-C again to stop at once")
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    """Turn the first SIGINT or SIGTERM into a request, the second into an interruption."""
-    stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _finish(
@@ -324,7 +294,7 @@ def _finish(
         **summarise(records, step_of(chosen)),
         "data": data.counts,
         "held_out_families": list(data.held_out_families),
-        "limits": limits_of(config),
+        "limits": config.limits(),
         "riboray_version": __version__,
     }
     write_json(run.summary, summary)

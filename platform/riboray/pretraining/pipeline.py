@@ -1,7 +1,8 @@
-"""Pre-training on Ray Train: the driver's side.
+"""Training on Ray Train: the driver's side, of pre-training and of fine-tuning.
 
-This file only connects: what is computed stands in `streams`, `trainer` and `loop`. What a worker
-runs is in `working.pipeline`; `feeding.pipeline` reads its batches ahead with Ray Data.
+This file only connects. What a worker of pre-training runs is in `working.pipeline`, and what is
+computed there in `streams`, `trainer` and `loop`; `feeding.pipeline` reads its batches ahead with
+Ray Data.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -24,20 +25,16 @@ from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.pipeline import first_line
 from riboray.pretraining.checkpoints import CheckpointStore
-from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.network import interface_of
+from riboray.pretraining.options import RunOptions
 from riboray.pretraining.progress.pipeline import ProgressBoard
 from riboray.pretraining.sessions import Record
-from riboray.pretraining.streams import StreamSpec
 from riboray.rayenv import LOCAL
 
-if TYPE_CHECKING:
-    from riboray.pretraining.validation import Validation
-
-__all__ = ["TrainingRun", "WorkerArguments", "gpus_wanted"]
+__all__ = ["TrainingRun", "gpus_wanted", "pretraining_worker"]
 
 
-def gpus_wanted(config: PretrainConfig, address: str, resources: dict[str, float]) -> bool:
+def gpus_wanted(config: RunOptions, address: str, resources: dict[str, float]) -> bool:
     """Decide whether each worker gets a GPU.
 
     With ``device="auto"``, if the cluster has enough of them now.
@@ -56,18 +53,8 @@ def gpus_wanted(config: PretrainConfig, address: str, resources: dict[str, float
     return resources.get("GPU", 0) >= config.worker_range[0]
 
 
-@dataclass(frozen=True)
-class WorkerArguments:
-    """What every worker is given; for the attributes see `TrainingRun`."""
-
-    config: PretrainConfig
-    specs: dict[str, StreamSpec]
-    validation: Validation
-    store: CheckpointStore
-
-
-def _train_worker(arguments: dict[str, Any]) -> None:
-    """Run one Ray Train worker.
+def pretraining_worker(arguments: dict[str, Any]) -> None:
+    """Pre-train as one of a run's workers, whose values are a `work.Work`.
 
     Its module is imported in the worker alone: Ray's controller of the run needs this function
     too, and no model.
@@ -142,10 +129,13 @@ class TrainingRun:
 
     Attributes
     ----------
-    config : PretrainConfig
+    config : RunOptions
         With every default filled in.
-    specs, validation
-        From `data.prepare_data`.
+    worker : callable
+        What every worker runs. It is given a dictionary: ``values``, a list of one reference to
+        the values, and the ``board``.
+    values : object
+        What it works on: data, where to begin.
     store : CheckpointStore
         Where checkpoints are kept; on a cluster, a path that every node sees.
     directory : Path
@@ -154,9 +144,9 @@ class TrainingRun:
         Whether each worker gets a GPU.
     """
 
-    config: PretrainConfig
-    specs: dict[str, StreamSpec]
-    validation: Validation
+    config: RunOptions
+    worker: Callable[[dict[str, Any]], None]
+    values: Any
     store: CheckpointStore
     directory: Path
     use_gpu: bool
@@ -228,7 +218,6 @@ class TrainingRun:
 
     def _trainer(self, board: Any) -> ray.train.torch.TorchTrainer:
         config = self.config
-        arguments = WorkerArguments(config, self.specs, self.validation, self.store)
         least, most = config.worker_range
         # Ray's annotations know the classes of its first Train only.
         scaling: dict[str, Any] = {
@@ -237,8 +226,8 @@ class TrainingRun:
         }
         callbacks: list[Any] = [_FailureNotes(board)]
         return ray.train.torch.TorchTrainer(
-            _train_worker,
-            train_loop_config={"values": [ray.put(arguments)], "board": board},
+            self.worker,
+            train_loop_config={"values": [ray.put(self.values)], "board": board},
             torch_config=_Connected(),
             scaling_config=ray.train.ScalingConfig(
                 **scaling, use_gpu=self.use_gpu, resources_per_worker=self._worker_resources

@@ -52,8 +52,24 @@ def _smooth(values: list[float]) -> list[float]:
     return smoothed
 
 
-def draw_training_curve(records: list[Record], path: Path, title: str) -> None:
-    """Draw losses, held-out MLM accuracy and held-out alignment F1 against minutes of training.
+#: What is drawn of a pre-training: a number of its records, the axis, the heading.
+PANELS = (
+    ("mlm_loss", "cross-entropy (nats)", "Masked language modelling: loss"),
+    ("sal_loss", "loss per pair", "Structural alignment learning: loss"),
+    ("mlm_accuracy", "share right", "Masked nucleotides recovered"),
+    ("sal_f1", "F1 of aligned pairs", "Alignment of held-out families"),
+    ("sfp_loss", "cross-entropy (nats)", "Family contrast: loss"),
+    ("sfp_accuracy", "share right", "Nearest sequence of the same family"),
+)
+
+
+def draw_training_curve(
+    records: list[Record],
+    path: Path,
+    title: str,
+    panels: Sequence[tuple[str, str, str]] = PANELS,
+) -> None:
+    """Draw losses and what was measured on held-out data against minutes of training.
 
     Parameters
     ----------
@@ -63,18 +79,14 @@ def draw_training_curve(records: list[Record], path: Path, title: str) -> None:
         PNG to write.
     title : str
         Title of the figure.
+    panels : sequence of (str, str, str)
+        Number drawn, axis and heading of each; those that no record has are left out.
     """
     from matplotlib.figure import Figure
 
-    panels = [
-        ("mlm_loss", "cross-entropy (nats)", "Masked language modelling: loss"),
-        ("sal_loss", "loss per pair", "Structural alignment learning: loss"),
-        ("mlm_accuracy", "share right", "Masked nucleotides recovered"),
-        ("sal_f1", "F1 of aligned pairs", "Alignment of held-out families"),
-        ("sfp_loss", "cross-entropy (nats)", "Family contrast: loss"),
-        ("sfp_accuracy", "share right", "Nearest sequence of the same family"),
-    ]
     panels = [p for p in panels if any(p[0] in r for r in records)]
+    if not panels:
+        return
     columns = 2 if len(panels) > 1 else 1
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")

@@ -11,13 +11,13 @@ import yaml
 
 from riboray.errors import ConfigError, OutputError
 from riboray.pretraining.config import PretrainConfig
+from riboray.pretraining.options import RunOptions
 
 __all__ = [
     "RunDirectory",
     "adopt_streams",
     "check_ownership",
     "finished_summary",
-    "limits_of",
 ]
 
 Record = dict[str, Any]
@@ -60,12 +60,6 @@ class RunDirectory:
         return self.path / "checkpoint"
 
 
-def limits_of(config: PretrainConfig) -> Record:
-    """Return what ends the run; a finished run with other limits goes on."""
-    names = ("max_steps", "max_epochs", "max_minutes", "patience", "final")
-    return {name: getattr(config, name) for name in names}
-
-
 def adopt_streams(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
     """Fix the batches of a step: as the run began with, else one for each worker."""
     if config.batches_per_step is None:
@@ -84,7 +78,7 @@ def adopt_streams(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
     return config
 
 
-def check_ownership(config: PretrainConfig, run: RunDirectory) -> None:
+def check_ownership(config: RunOptions, run: RunDirectory) -> None:
     """Refuse a directory that is not this run's.
 
     Raises
@@ -109,9 +103,9 @@ def check_ownership(config: PretrainConfig, run: RunDirectory) -> None:
         )
 
 
-def finished_summary(config: PretrainConfig, run: RunDirectory) -> Record | None:
+def finished_summary(config: RunOptions, run: RunDirectory) -> Record | None:
     """Return the summary of a run that reached the limits asked for."""
     if not run.summary.is_file():
         return None
     summary: Record = json.loads(run.summary.read_text("utf-8"))
-    return summary if summary.get("limits") == limits_of(config) else None
+    return summary if summary.get("limits") == config.limits() else None

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 import yaml
-from torch import distributed as dist
 
-from riboray.errors import CheckpointError, RiborayError
+from riboray.errors import CheckpointError
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.curriculum import Position
+from riboray.pretraining.reduction import from_rank_zero
 from riboray.pretraining.report import read_records, write_records
 from riboray.pretraining.trainer import Trainer
 
@@ -122,8 +122,7 @@ def restore_state(
 ) -> tuple[RunState, list[Record]]:
     """Take up the newest checkpoint that is whole; called by all workers together.
 
-    Rank 0 reads it and hands it to the others, so that all have the same even if one of them saw
-    an older listing of a shared file system.
+    Rank 0 reads it and hands it to the others.
 
     Returns
     -------
@@ -137,19 +136,12 @@ def restore_state(
     CheckpointError
         If the checkpoint is whole but not of this model. On every worker.
     """
-    payload: list[Any] = [None]
-    if trainer.rank == 0 and store is not None:
-        try:
-            path = store.newest(warn)
-            payload = [None if path is None else _read_state(trainer, path)]
-        except RiborayError as error:
-            payload = [error]
-    if dist.is_initialized():
-        # Pickled by our own rank 0, not by whoever made a file.
-        dist.broadcast_object_list(payload, src=0, device=trainer.device)
-    found = payload[0]
-    if isinstance(found, RiborayError):
-        raise found
+
+    def read() -> tuple[dict[str, Any], RunState, list[Record]] | None:
+        path = None if store is None else store.newest(warn)
+        return None if path is None else _read_state(trainer, path)
+
+    found = from_rank_zero(read, trainer.device)
     if found is None:
         return RunState(), []
     stored, state, history = found

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch import distributed as dist
 
 from riboray.errors import RiborayError
 from riboray.model.heads import RnaBertForPreTraining
@@ -36,6 +35,7 @@ from riboray.pretraining.losses import (
 from riboray.pretraining.meter import StepMetrics, training_flops
 from riboray.pretraining.optimizers import make_optimizers
 from riboray.pretraining.passes import PairEmbeddings, PendingPairs, StepWork, step_metrics
+from riboray.pretraining.reduction import all_sum, rank, reduce_gradients, world_size
 from riboray.pretraining.start import start_from
 from riboray.pretraining.streams import Batch, PairBatch, TokenBatch
 from riboray.pretraining.targets import Counts, count_targets
@@ -92,21 +92,16 @@ class Trainer:
     @property
     def rank(self) -> int:
         """This worker's number."""
-        return dist.get_rank() if dist.is_initialized() else 0
+        return rank()
 
     @property
     def world_size(self) -> int:
         """Number of workers."""
-        return dist.get_world_size() if dist.is_initialized() else 1
+        return world_size()
 
     def all_sum(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all workers."""
-        if self.world_size == 1:  # a device would have to finish what is queued first
-            return [float(value) for value in values]
-        tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
-        if dist.is_initialized():
-            dist.all_reduce(tensor)
-        return tensor.tolist()
+        return all_sum(values, self.device)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.bf16:
@@ -252,28 +247,11 @@ class Trainer:
         return work
 
     def _reduce_gradients(self, sums: Sequence[Tensor], size: Sequence[float]) -> list[float]:
-        """Add gradients and a few numbers up over the workers, in one message.
-
-        With half a million parameters there is nothing to overlap, and heads that a step does
-        not use simply contribute nothing: simpler than DistributedDataParallel, and as fast.
-        """
+        """Add gradients and a few numbers up over the workers, in one message."""
         known = torch.tensor(list(size), dtype=torch.float64, device=self.device)
-        extra = torch.cat([torch.stack(list(sums)).double(), known])
-        if not dist.is_initialized():
-            return extra.tolist()
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        # Two float32 numbers for each of the sums: a float32 alone counts exactly to 2^24 only.
-        high = extra.float()
-        low = (extra - high.double()).float()
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), high, low])
-        dist.all_reduce(flat)
-        sizes = [p.numel() for p in self.parameters]
-        *parts, high, low = torch.split(flat, [*sizes, len(extra), len(extra)])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            # A head that no worker used keeps its None: the optimiser then leaves it alone.
-            if parameter.grad is not None:
-                parameter.grad.copy_(part.view_as(parameter))
-        return (high.double() + low.double()).tolist()
+        return reduce_gradients(
+            self.parameters, torch.cat([torch.stack(list(sums)).double(), known])
+        )
 
     def _update_average(self) -> None:
         """Move the averaged weights towards the weights; faster while there are few steps."""

@@ -12,13 +12,15 @@ import ray.train.collective
 import ray.train.torch
 import torch
 
+from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.feeding.pipeline import open_stream, start_maker
 from riboray.pretraining.loop import run
-from riboray.pretraining.pipeline import WorkerArguments
+from riboray.pretraining.options import RunOptions
 from riboray.pretraining.sessions import Record, Requests
 from riboray.pretraining.trainer import Trainer
+from riboray.pretraining.work import Work
 
-__all__ = ["RaySession", "work"]
+__all__ = ["RaySession", "begin", "work"]
 
 #: Seconds between questions to the board: a GPU's steps would ask it a hundred times a second.
 _ASKING_SECONDS = 0.25
@@ -67,27 +69,33 @@ class RaySession:
         return is_new
 
 
+def begin(config: RunOptions, store: CheckpointStore, board: Any) -> RaySession | None:
+    """Begin an attempt, all workers together; None if there were failures enough."""
+    failures = None
+    if ray.train.get_context().get_world_rank() == 0:
+        newest = max(store.steps(), default=0)
+        failures = ray.get(board.begin_attempt.remote(newest))
+    if ray.train.collective.broadcast_from_rank_zero(failures) > config.max_failures:
+        board.post.remote({"kind": "gave_up"})
+        return None
+    torch.set_num_threads(config.cpus_per_worker)
+    return RaySession(board)
+
+
 def work(arguments: dict[str, Any]) -> None:
-    """Train as one of a run's workers.
+    """Pre-train as one of a run's workers.
 
     Parameters
     ----------
     arguments : dict
-        The ``board``, and a reference to the `WorkerArguments` under ``values``.
+        The ``board``, and a list of a reference to the `Work` under ``values``.
     """
-    board = arguments["board"]
-    values: WorkerArguments = ray.get(arguments["values"][0])
+    values: Work = ray.get(arguments["values"][0])
     config = values.config
-    failures = None
-    if ray.train.get_context().get_world_rank() == 0:
-        newest = max(values.store.steps(), default=0)
-        failures = ray.get(board.begin_attempt.remote(newest))
-    if ray.train.collective.broadcast_from_rank_zero(failures) > config.max_failures:
-        board.post.remote({"kind": "gave_up"})
+    session = begin(config, values.store, arguments["board"])
+    if session is None:
         return
-    torch.set_num_threads(config.cpus_per_worker)
     trainer = Trainer(config, ray.train.torch.get_device())
-    session = RaySession(board)
     maker = start_maker() if trainer.device.type == "cuda" else None
     source = partial(open_stream, maker=maker)
     run(config, trainer, values.specs, source, values.validation, session, values.store)
