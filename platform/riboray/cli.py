@@ -73,6 +73,12 @@ VERBS: dict[str, Verb] = {
         "embed RNAs of any length, millions of them, as Arrow, Parquet or NumPy files",
         one_thread=True,
     ),
+    "finetune": Verb(
+        "riboray.finetuning.config:FinetuneConfig",
+        "riboray.finetuning.driver:finetune",
+        "learn to predict from labelled RNAs: classes, values, secondary structures",
+        prints=False,
+    ),
     "predict": Verb(
         "riboray.predicting.config:PredictConfig",
         "riboray.predicting.driver:predict",

@@ -10,9 +10,9 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import (  # type: ignore[attr-defined]
@@ -140,28 +140,31 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
     return parser
 
 
+def _kinds(config_class: type[Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:
+    """Yield the flags of a config class, and of those in it, with their types.
+
+    Lists of other things than texts and numbers are left out.
+    """
+    for name, kind in get_type_hints(config_class).items():
+        if name not in config_class.__dataclass_fields__:
+            continue
+        flag = prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(kind):
+            yield from _kinds(kind, f"{flag}.")  # type: ignore[arg-type]
+        elif get_origin(kind) is not list or not dataclasses.is_dataclass(get_args(kind)[0]):
+            yield flag, kind
+
+
 def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     """Turn ``--corpus a b --corpus c`` into ``--corpus ["a", "b", "c"]``.
 
     Words that belong to no flag go to the field that the class names as ``POSITIONAL``. A
     flag of a yes-or-no field alone means yes.
     """
-    hints = get_type_hints(config_class)
-    lists = {
-        "--" + field.name.replace("_", "-")
-        for field in dataclasses.fields(config_class)
-        if hints[field.name] in (list[str], list[int])
-    }
-    numbers = {
-        "--" + field.name.replace("_", "-")
-        for field in dataclasses.fields(config_class)
-        if hints[field.name] == list[int]
-    }
-    switches = {
-        "--" + field.name.replace("_", "-")
-        for field in dataclasses.fields(config_class)
-        if hints[field.name] is bool
-    }
+    kinds = dict(_kinds(config_class))
+    lists = {flag for flag, kind in kinds.items() if get_origin(kind) is list}
+    numbers = {flag for flag in lists if get_args(kinds[flag])[0] in (int, float)}
+    switches = {flag for flag, kind in kinds.items() if kind is bool}
     joined: list[str] = []
     values: dict[str, list[str]] = {}
     current: list[str] | None = None

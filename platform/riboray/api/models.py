@@ -26,6 +26,7 @@ from riboray.model.prediction import (
     Problem,
     RnaBertForPrediction,
     prediction_loss,
+    with_head,
 )
 
 __all__ = [
@@ -318,17 +319,6 @@ def _new_head(
     if count is not None and head.outputs != count:
         raise ConfigError(f"num_labels={count}, but {problem} of {labels} has {head.outputs}")
     return head
-
-
-def with_head(model: RnaBertForPreTraining, head: HeadConfig) -> RnaBertForPrediction:
-    """Return a model with the encoder of another and a new prediction head.
-
-    The weights are copied; a pooler that the other lacks is new, too.
-    """
-    made = RnaBertForPrediction(model.config, head)
-    state = {k: v for k, v in model.state_dict().items() if k in made.state_dict()}
-    made.load_state_dict({**made.state_dict(), **state})
-    return made
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:

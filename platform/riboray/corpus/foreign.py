@@ -19,12 +19,12 @@ from riboray.corpus.screening import Block
 from riboray.corpus.strings import Strings
 from riboray.errors import CorpusError
 
-__all__ = ["RowGroup", "group_blocks", "list_groups"]
+__all__ = ["USUAL_NAMES", "RowGroup", "group_blocks", "list_groups"]
 
 #: Rows of a part, at most.
 _MOST_ROWS = 65_536
 
-_USUAL = {
+USUAL_NAMES = {
     "id": ("id", "urs", "name", "accession", "seq_id"),
     "sequence": ("sequence", "seq"),
     "description": ("description",),
@@ -86,7 +86,7 @@ def _find_columns(path: str, schema: pa.Schema, names: ColumnNames) -> dict[str,
     found = {}
     for ours in (field.name for field in fields(names)):
         asked = getattr(names, ours)
-        candidates = (asked,) if asked else _USUAL[ours]
+        candidates = (asked,) if asked else USUAL_NAMES[ours]
         match = next((name for name in candidates if name in schema.names), None)
         if match is None and (asked or ours in ("id", "sequence")):
             wanted = f"named {asked!r}" if asked else f"for the {ours}"

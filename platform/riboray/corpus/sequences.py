@@ -14,7 +14,14 @@ from riboray.corpus.fasta import read_fasta
 from riboray.corpus.records import Reject, why_rejected
 from riboray.errors import ConfigError, FastaError
 
-__all__ = ["DuplicateIds", "NamedSequences", "OnInvalid", "read_sequences", "split_structure"]
+__all__ = [
+    "DuplicateIds",
+    "NamedSequences",
+    "OnInvalid",
+    "read_sequences",
+    "split_structure",
+    "suffixed",
+]
 
 DuplicateIds = Literal["error", "suffix", "reject"]
 OnInvalid = Literal["error", "reject"]
@@ -95,7 +102,7 @@ def read_sequences(
             if reason is None and name in names:
                 reason, policy = f"another record is called {name!r} too", "error"
                 if duplicate_ids == "suffix":
-                    name, reason = _suffixed(name, used, names), None
+                    name, reason = suffixed(name, used, names), None
                 elif duplicate_ids == "reject":
                     policy = "reject"
             if reason is None:
@@ -136,7 +143,7 @@ def split_structure(text: str) -> tuple[str, str | None]:
     return sequence, structure
 
 
-def _suffixed(name: str, used: Counter[str], names: set[str]) -> str:
+def suffixed(name: str, used: Counter[str], names: set[str]) -> str:
     """Return the first of name.2, name.3, … that is free."""
     used[name] = max(used[name], 1)
     while True:

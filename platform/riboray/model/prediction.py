@@ -26,7 +26,9 @@ __all__ = [
     "Problem",
     "RnaBertForPrediction",
     "TaskHead",
+    "loss_terms",
     "prediction_loss",
+    "with_head",
 ]
 
 Level = Literal["sequence", "nucleotide", "contact"]
@@ -62,6 +64,8 @@ class HeadConfig:
     GELU."""
     dropout: float = 0.0
     """Share of what goes into the head that is left out in training."""
+    threshold: float = 0.5
+    """Of pairs: the probability from which on they belong in a structure."""
 
     def __post_init__(self) -> None:
         allowed = {
@@ -81,6 +85,8 @@ class HeadConfig:
             raise ConfigError(f"labels are named twice: {self.labels}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold must lie in [0, 1], not {self.threshold}")
 
     @property
     def outputs(self) -> int:
@@ -167,33 +173,109 @@ class RnaBertForPrediction(RnaBertForPreTraining):
         list of Tensor
             Of each sequence: shape (C,), (length, C) or (length, length, C), by the level.
         """
-        states = self.model.packed(ids, edges)
-        first, last = int(self.config.add_bos), int(self.config.add_eos)
-        bounds = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-        bases = [states[start + first : end - last] for start, end in bounds]
-        if not self.head_config.uses_pooler:
-            return self.of_bases(bases)
-        assert self.model.pooler is not None
-        tokens = states[edges[:-1].to(states.device)]
-        return list(self.head(self.model.pooler(tokens[:, None])))
+        return self.of_features(self.features(ids, edges))
 
-    def of_bases(self, bases: list[Tensor]) -> list[Tensor]:
-        """Predict from base embeddings, shape (length, H) each; see `logits`.
+    def features(self, ids: Tensor, edges: Tensor) -> list[Tensor]:
+        """Return what the head reads of each sequence; see `logits`.
+
+        Returns
+        -------
+        list of Tensor
+            Shape (H,) for predictions of sequences, else (length, H).
+        """
+        states = self.model.packed(ids, edges)
+        if self.head_config.uses_pooler:
+            assert self.model.pooler is not None
+            tokens = states[edges[:-1].to(states.device)]
+            return list(self.model.pooler(tokens[:, None]))
+        first, last = int(self.config.add_bos), int(self.config.add_eos)
+        bounds = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        return self.features_of_bases([states[start + first : end - last] for start, end in bounds])
+
+    def features_of_bases(self, bases: list[Tensor]) -> list[Tensor]:
+        """Return what the head reads, from base embeddings, shape (length, H) each.
 
         For RNAs longer than the model, whose embeddings are averages over windows. A pooler takes
         the first base for the first token.
         """
-        level, head = self.head_config.level, self.head
-        if not bases:
-            return []
-        if level == "contact":
-            return [head.contacts(rows) for rows in bases]
-        if level == "nucleotide":
-            return list(torch.split(head(torch.cat(bases)), [len(rows) for rows in bases]))
+        if self.head_config.level != "sequence" or not bases:
+            return bases
         if self.head_config.uses_pooler:
             assert self.model.pooler is not None
-            return list(head(self.model.pooler(torch.stack([rows[:1] for rows in bases]))))
-        return list(head(torch.stack([rows.mean(0) for rows in bases])))
+            return list(self.model.pooler(torch.stack([rows[:1] for rows in bases])))
+        return [rows.mean(0) for rows in bases]
+
+    def of_bases(self, bases: list[Tensor]) -> list[Tensor]:
+        """Predict from base embeddings; see `logits` and `features_of_bases`."""
+        return self.of_features(self.features_of_bases(bases))
+
+    def of_features(self, features: list[Tensor]) -> list[Tensor]:
+        """Predict from what `features` gave; see `logits`."""
+        level, head = self.head_config.level, self.head
+        if not features:
+            return []
+        if level == "contact":
+            return [head.contacts(rows) for rows in features]
+        if level == "nucleotide":
+            sizes = [len(rows) for rows in features]
+            return list(torch.split(head(torch.cat(features)), sizes))
+        return list(head(torch.stack(features)))
+
+
+def with_head(model: RnaBertForPreTraining, head: HeadConfig) -> RnaBertForPrediction:
+    """Return a model with the encoder of another and a new prediction head.
+
+    The weights are copied, those of a head of the same shape, too; a pooler that the other lacks is
+    new.
+    """
+    made = RnaBertForPrediction(model.config, head)
+    wanted = made.state_dict()
+    state = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key in wanted and wanted[key].shape == value.shape
+    }
+    made.load_state_dict({**wanted, **state})
+    return made
+
+
+def loss_terms(
+    logits: Tensor, labels: Tensor, problem: Problem, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what `prediction_loss` is the quotient of; shape () both.
+
+    Returns
+    -------
+    total : Tensor
+        Sum of the losses of known labels.
+    weight : Tensor
+        How much these count together: their number or, with class weights in ``multiclass``, the
+        sum of those.
+    """
+    if problem == "multiclass":
+        known = labels >= 0
+        total = functional.cross_entropy(
+            logits.float(),
+            torch.where(known, labels, MISSING).long(),
+            weight=class_weights,
+            ignore_index=MISSING,
+            reduction="sum",
+        )
+        if class_weights is None:
+            return total, known.sum().to(total.dtype)
+        return total, (class_weights[labels.clamp(min=0).long()] * known).sum()
+    wanted = labels.float().reshape(logits.shape)
+    known = ~torch.isnan(wanted)
+    if problem != "regression":
+        known &= wanted != MISSING
+    wanted = torch.where(known, wanted, 0.0)
+    if problem == "regression":
+        each = functional.mse_loss(logits.float(), wanted, reduction="none")
+    else:
+        each = functional.binary_cross_entropy_with_logits(
+            logits.float(), wanted, pos_weight=class_weights, reduction="none"
+        )
+    return torch.where(known, each, 0.0).sum(), known.sum().to(each.dtype)
 
 
 def prediction_loss(
@@ -220,28 +302,5 @@ def prediction_loss(
     Tensor, shape=()
         0, with a gradient of 0, if no label is known.
     """
-    if problem == "multiclass":
-        known = labels >= 0
-        losses = functional.cross_entropy(
-            logits.float(),
-            torch.where(known, labels, MISSING).long(),
-            weight=class_weights,
-            ignore_index=MISSING,
-            reduction="sum",
-        )
-        if class_weights is None:
-            return losses / known.sum().clamp(min=1)
-        weights = class_weights[labels.clamp(min=0).long()] * known
-        return losses / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-    wanted = labels.float().reshape(logits.shape)
-    known = ~torch.isnan(wanted)
-    if problem != "regression":
-        known &= wanted != MISSING
-    wanted = torch.where(known, wanted, 0.0)
-    if problem == "regression":
-        each = functional.mse_loss(logits.float(), wanted, reduction="none")
-    else:
-        each = functional.binary_cross_entropy_with_logits(
-            logits.float(), wanted, pos_weight=class_weights, reduction="none"
-        )
-    return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+    total, weight = loss_terms(logits, labels, problem, class_weights)
+    return total / torch.where(weight > 0, weight, 1.0)

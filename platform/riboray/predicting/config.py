@@ -41,8 +41,9 @@ class PredictConfig(PartwiseOptions):
     values: bool = True
     """Keep the numbers: probabilities, or what a regression predicts. Without, only classes; of
     contacts, pairs and structures are kept in any case and the numbers of all pairs never."""
-    threshold: float = 0.5
-    """Of contacts: the least probability of a pair that is kept, and of one in a structure."""
+    threshold: float | None = None
+    """Of contacts: the least probability of a pair that is kept, and of one in a structure. By
+    default the one that fine-tuning found best, else 0.5."""
     canonical: bool = True
     """Of contacts: let only A and U, C and G, G and U pair in a structure."""
     structures: list[StructureFormat] = field(default_factory=list)
@@ -72,7 +73,7 @@ class PredictConfig(PartwiseOptions):
                 raise ConfigError(f"heat_map: {self.heat_map} is no .png, .svg or .pdf file")
         if not self.checkpoint and not self.asks_language:
             raise ConfigError("no model: give --checkpoint, one with a prediction head")
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold must lie between 0 and 1, not {self.threshold}")
         super().__post_init__()
 

@@ -129,12 +129,14 @@ class PredictionMaker(Maker):
 
     def _contacts(self, rows: list[Any], texts: list[str]) -> dict[str, pa.Array]:
         structures, pairs = [], []
+        asked = self.config.threshold
+        threshold = self.head.threshold if asked is None else asked
         for row, text in zip(rows, texts, strict=True):
             chances = row[..., 0]
             sequence = text if self.config.canonical else None
-            partner = fold(chances, sequence=sequence, threshold=self.config.threshold)
+            partner = fold(chances, sequence=sequence, threshold=threshold)
             structures.append(dot_bracket(partner))
-            pairs.append(likely_pairs(chances, self.config.threshold))
+            pairs.append(likely_pairs(chances, threshold))
         return {
             "structure": pa.array(structures, pa.string()),
             "pairs": pa.array(pairs, _PAIRS),

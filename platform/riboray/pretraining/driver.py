@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from riboray import __version__
 from riboray.console import say
@@ -20,7 +17,6 @@ from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_
 from riboray.errors import ConfigError, CorpusError, OutputError
 from riboray.manifest import (
     Manifest,
-    exclusive,
     read_manifest,
     write_config,
     write_json,
@@ -29,28 +25,26 @@ from riboray.pretraining.checkpoints import CheckpointStore, step_of
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.data import TrainingData, prepare_data
 from riboray.pretraining.display import (
-    Display,
     announce,
-    merge_records,
     print_summary,
 )
-from riboray.pretraining.interrupts import Interrupted, stop_on_signal
+from riboray.pretraining.interrupts import Interrupted
 from riboray.pretraining.report import (
     draw_training_curve,
-    read_records,
     summarise,
-    write_records,
 )
 from riboray.pretraining.rundir import (
     RunDirectory,
     adopt_streams,
     check_ownership,
     finished_summary,
+    owned,
+    undone_on_failure,
 )
+from riboray.pretraining.running import train
 from riboray.pretraining.start import keep_start
 from riboray.pretraining.work import Work
 from riboray.rayenv import prepare_ray
-from riboray.tracking.trackers import open_trackers
 
 __all__ = ["Interrupted", "pretrain"]
 
@@ -94,14 +88,8 @@ def pretrain(config: PretrainConfig) -> Record:
     config = adopt_streams(config, run)
     check_ownership(config, run)
     _check_inputs(config)
-    say(f"riboray {__version__}  pretrain  {run.path}")
-    if "working_dir_files" in Path.cwd().parts and not Path(config.storage).is_absolute():
-        say("  warning     --storage is relative: it lies in the job's temporary copy of the code")
-    is_new = not run.path.exists() or not any(run.path.iterdir())
-    run.path.mkdir(parents=True, exist_ok=True)
-    with exclusive(run.path, "another process is training in it"):
-        check_ownership(config, run)
-        try:
+    with owned(config, run, "pretrain") as is_new:
+        with undone_on_failure(run, is_new):
             corpus = _claim(config, run)
             kept = _keep_start(config, run)
             if (done := finished_summary(config, run)) is not None:
@@ -109,12 +97,6 @@ def pretrain(config: PretrainConfig) -> Record:
                 return done
             data = prepare_data(corpus, kept, config.batches_per_step or 1)
             write_config(run.config, asdict(config))
-        except BaseException:
-            if is_new:
-                shutil.rmtree(run.path, ignore_errors=True)
-                with suppress(OSError):
-                    run.path.parent.rmdir()  # if it was made for this run, it is empty now
-            raise
         return _train(kept, run, data)
 
 
@@ -123,14 +105,9 @@ def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
 
     The mark comes first: a run killed while it ingests is known as this run when it comes again.
     """
-    mark = {"fingerprint": config.fingerprint(), "version": __version__}
-    known = json.loads(run.marker.read_text("utf-8")) if run.marker.is_file() else {}
-    if not known:
-        write_json(run.marker, mark)
+    run.mark(fingerprint=config.fingerprint(), version=__version__)
     corpus, manifest = _corpus_of(config, run)
-    if known.get("corpus", manifest.fingerprint) != manifest.fingerprint:
-        raise OutputError(run.path, "its inputs have changed since it began; use a new --run-name")
-    write_json(run.marker, {**known, **mark, "corpus": manifest.fingerprint})
+    run.hold("corpus", manifest.fingerprint, "its inputs have changed")
     say_counts(manifest, str(corpus))
     return corpus
 
@@ -140,12 +117,7 @@ def _keep_start(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
     if config.init is None:
         return config
     kept, sha256 = keep_start(config.init, run.path / "start")
-    known = json.loads(run.marker.read_text("utf-8"))
-    if known.get("start", sha256) != sha256:
-        raise OutputError(
-            run.path, f"{config.init} has changed since it began; use a new --run-name"
-        )
-    write_json(run.marker, {**known, "start": sha256})
+    run.hold("start", sha256, f"{config.init} has changed")
     return replace(config, init=kept)
 
 
@@ -229,43 +201,12 @@ def _corpus_of(config: PretrainConfig, run: RunDirectory) -> tuple[Path, Manifes
 
 def _train(config: PretrainConfig, run: RunDirectory, data: TrainingData) -> Record:
     address = prepare_ray(config.ray_address)
-    from riboray.pipeline import connect
-    from riboray.pretraining.pipeline import TrainingRun, gpus_wanted, pretraining_worker
-    from riboray.tracking.pipeline import RunGauges, metrics_address
+    from riboray.pretraining.pipeline import pretraining_worker
 
     announce(config, data)
-    least, most = config.worker_range
     store = CheckpointStore(run.checkpoints, config.keep_checkpoints)
-    with connect(address, cpus=most * config.cpus_per_worker) as resources:
-        use_gpu = gpus_wanted(config, address, resources)
-        device = "GPU" if use_gpu else f"{config.cpus_per_worker} CPU"
-        workers = f"{most}" if least == most else f"{least} to {most}"
-        say(f"  workers     {workers}, {device} each")
-        if (where := metrics_address()) is not None:
-            say(f"  Prometheus  {where}")
-        begun = max(store.steps(), default=0)
-        trackers = open_trackers(config.track, run.path, run.path.name, asdict(config), begun)
-        trackers.add(RunGauges(run.path.name))
-        display = Display(run, [trackers.log])
-        status: Literal["finished", "stopped", "failed"] = "failed"
-        try:
-            work = Work(config, data.specs, data.validation, store)
-            training = TrainingRun(config, pretraining_worker, work, store, run.path, use_gpu)
-            with stop_on_signal() as stop:
-                newest = training.fit(display.show, lambda: stop.is_requested)
-            records = merge_records(read_records(newest / "metrics.jsonl"), display.records)
-            write_records(run.metrics, records)
-            finished = records[-1]["progress"] >= 1
-            status = "finished" if finished else "stopped"
-        finally:
-            display.close()
-            trackers.close(status)
-    if not finished:
-        step = records[-1]["step"]
-        raise Interrupted(
-            f"stopped at step {step}, checkpoint saved; to go on, run the same command with "
-            f"--run-name {config.run_name}"
-        )
+    work = Work(config, data.specs, data.validation, store)
+    newest, records = train(config, run, store, pretraining_worker, work, address)
     chosen = (store.best() or newest) if config.final == "best" else newest
     return _finish(config, run, data, chosen, records)
 
@@ -278,15 +219,13 @@ def _finish(
     records: list[Record],
 ) -> Record:
     """Put the trained model, the figure and the summary into the run directory."""
-    staged = run.path / f".checkpoint-{time.time_ns()}"
-    shutil.copytree(chosen, staged)
-    if data.trained is not None:
-        data.trained.write(staged)
-    aside = staged.with_name(f"{staged.name}-old")
-    if run.checkpoint.exists():
-        run.checkpoint.rename(aside)
-    staged.rename(run.checkpoint)
-    shutil.rmtree(aside, ignore_errors=True)
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(chosen, folder, dirs_exist_ok=True)
+        if data.trained is not None:
+            data.trained.write(folder)
+
+    run.hand_over(fill)
     draw_training_curve(records, run.path / "training_curve.png", f"riboray {config.run_name}")
     summary = {
         "run": config.run_name,

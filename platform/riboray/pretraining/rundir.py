@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from riboray import __version__
+from riboray.console import say
 from riboray.errors import ConfigError, OutputError
+from riboray.manifest import exclusive, write_json
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.options import RunOptions
 
@@ -18,6 +25,8 @@ __all__ = [
     "adopt_streams",
     "check_ownership",
     "finished_summary",
+    "owned",
+    "undone_on_failure",
 ]
 
 Record = dict[str, Any]
@@ -58,6 +67,41 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """The trained model."""
         return self.path / "checkpoint"
+
+    def mark(self, **values: Any) -> None:
+        """Write down what identifies the run, beside what is known already."""
+        known = json.loads(self.marker.read_text("utf-8")) if self.marker.is_file() else {}
+        write_json(self.marker, {**known, **values})
+
+    def hold(self, name: str, value: str, changed: str) -> None:
+        """Have the run stay with what it began with.
+
+        Raises
+        ------
+        OutputError
+            If it began with another value; ``changed`` says so in words.
+        """
+        known = json.loads(self.marker.read_text("utf-8"))
+        if known.get(name, value) != value:
+            raise OutputError(self.path, f"{changed} since it began; use a new --run-name")
+        self.mark(**{name: value})
+
+    def hand_over(self, fill: Callable[[Path], None]) -> None:
+        """Put a trained model in its place, instead of the one before if there is any.
+
+        Parameters
+        ----------
+        fill : callable
+            Fills the directory it is given, an empty one.
+        """
+        staged = self.path / f".checkpoint-{time.time_ns()}"
+        staged.mkdir()
+        fill(staged)
+        aside = staged.with_name(f"{staged.name}-old")
+        if self.checkpoint.exists():
+            self.checkpoint.rename(aside)
+        staged.rename(self.checkpoint)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def adopt_streams(config: PretrainConfig, run: RunDirectory) -> PretrainConfig:
@@ -101,6 +145,38 @@ def check_ownership(config: RunOptions, run: RunDirectory) -> None:
             f"belongs to a run with other options ({run.config.name} there shows them); "
             "choose another --run-name",
         )
+
+
+@contextmanager
+def owned(config: RunOptions, run: RunDirectory, verb: str) -> Iterator[bool]:
+    """Make or enter a run's directory, and keep other processes out of it.
+
+    Yields
+    ------
+    bool
+        Whether there was nothing in it.
+    """
+    say(f"riboray {__version__}  {verb}  {run.path}")
+    if "working_dir_files" in Path.cwd().parts and not Path(config.storage).is_absolute():
+        say("  warning     --storage is relative: it lies in the job's temporary copy of the code")
+    is_new = not run.path.exists() or not any(run.path.iterdir())
+    run.path.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.path, "another process is training in it"):
+        check_ownership(config, run)
+        yield is_new
+
+
+@contextmanager
+def undone_on_failure(run: RunDirectory, is_new: bool) -> Iterator[None]:
+    """Take a new run's directory away if preparing it fails."""
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            shutil.rmtree(run.path, ignore_errors=True)
+            with suppress(OSError):
+                run.path.parent.rmdir()  # if it was made for this run, it is empty now
+        raise
 
 
 def finished_summary(config: RunOptions, run: RunDirectory) -> Record | None:

@@ -22,6 +22,7 @@ __all__ = [
     "PredictResponse",
     "numbers_of",
     "predicted_item",
+    "threshold_of",
 ]
 
 
@@ -32,8 +33,10 @@ class PredictRequest(StrictRequest):
         json_schema_extra={"examples": [{"sequences": ["GGGAAAACCC"]}]},
     )
     sequences: list[Text] = Field(min_length=1, description="One or many sequences.")
-    threshold: Annotated[float, Field(ge=0, le=1, strict=False)] = Field(
-        default=0.5, description="Of contacts: the least probability of a pair that is told."
+    threshold: Annotated[float, Field(ge=0, le=1, strict=False)] | None = Field(
+        default=None,
+        description="Of contacts: the least probability of a pair that is told; by default the "
+        "model's own.",
     )
     canonical: bool = Field(
         default=True, description="Of contacts: only AU, CG and GU pair in the structure."
@@ -87,6 +90,11 @@ class PredictResponse(BaseModel):
     usage: Usage
 
 
+def threshold_of(head: HeadConfig, request: PredictRequest) -> float:
+    """Return the probability from which on a pair is told."""
+    return head.threshold if request.threshold is None else request.threshold
+
+
 def numbers_of(head: HeadConfig, request: PredictRequest, found: list[Any]) -> int:
     """Count the numbers that an answer would have, before it is made."""
     count = 0
@@ -96,7 +104,8 @@ def numbers_of(head: HeadConfig, request: PredictRequest, found: list[Any]) -> i
         if head.level != "contact" or request.matrix:
             count += prediction.rows.size
         if head.level == "contact" and head.problem == "binary":
-            count += 3 * int(np.count_nonzero(prediction.rows >= request.threshold)) // 2
+            likely = prediction.rows >= threshold_of(head, request)
+            count += 3 * int(np.count_nonzero(likely)) // 2
     return count
 
 
@@ -108,7 +117,7 @@ def predicted_item(
     if head.level != "contact" or request.matrix:
         told["values"] = found.rows.tolist()
     if head.level == "contact" and head.problem == "binary":
-        likely = likely_pairs(found.rows[..., 0], request.threshold)
+        likely = likely_pairs(found.rows[..., 0], threshold_of(head, request))
         told["pairs"] = [Pair.model_construct(**pair) for pair in likely]
     if found.partner is not None:
         told["structure"] = dot_bracket(found.partner)

@@ -42,6 +42,7 @@ from riboray.serving.predictions import (
     PredictResponse,
     numbers_of,
     predicted_item,
+    threshold_of,
 )
 from riboray.serving.schemas import (
     AlignItem,
@@ -266,7 +267,7 @@ class Service(Core):
         checked = check_entries(named_texts(request.sequences), task.config.tokens, self.limits)
         fold, jobs, numbers = head.level == "contact" and head.problem == "binary", [], 0
         places = {"sequence": 0, "nucleotide": 1, "contact": 2}[head.level]
-        rule = (fold, request.threshold, request.canonical)
+        rule = (fold, threshold_of(head, request), request.canonical)
         for number, entry in enumerate(checked):
             job: Job | ServiceError
             if isinstance(entry, ServiceError):

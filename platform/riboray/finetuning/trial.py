@@ -1,0 +1,77 @@
+"""One trial, in one process: learn, choose the best model, measure it. It knows no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from riboray.errors import RiborayError
+from riboray.finetuning.config import FinetuneConfig
+from riboray.finetuning.datasets import Dataset
+from riboray.finetuning.learner import Learner
+from riboray.finetuning.loop import run, steps_of
+from riboray.finetuning.outcome import choose_threshold, measure_model
+from riboray.finetuning.plan import TrialResult
+from riboray.finetuning.splitting import Fold
+from riboray.manifest import atomic_path
+from riboray.model.checkpoint import load_checkpoint
+from riboray.model.prediction import RnaBertForPrediction
+from riboray.pretraining.checkpoints import CheckpointStore, step_of
+from riboray.pretraining.sessions import Session
+
+__all__ = ["PREDICTIONS_NAME", "run_trial", "store_of"]
+
+PREDICTIONS_NAME = "predictions.parquet"
+
+
+def store_of(config: FinetuneConfig, folder: Path) -> CheckpointStore:
+    """Return where a trial keeps its checkpoints."""
+    return CheckpointStore(folder / "checkpoints", config.keep_checkpoints)
+
+
+def run_trial(
+    config: FinetuneConfig,
+    data: Dataset,
+    fold: Fold,
+    folder: Path,
+    session: Session,
+    device: torch.device,
+) -> TrialResult:
+    """Train, and measure the best model on what it is tested on.
+
+    Parameters
+    ----------
+    config, data, fold, session
+        See `loop.run`.
+    folder : Path
+        The trial's directory; it goes on from the checkpoint there, and its result is left there.
+    device : torch.device
+        Where to train.
+    """
+    known = TrialResult.read(folder)
+    if known is not None:
+        return known
+    folder.mkdir(parents=True, exist_ok=True)
+    store = store_of(config, folder)
+    learner = Learner(config, data, fold.train, device)
+    end = run(config, learner, fold, session, store)
+    chosen = store.best() or store.newest(lambda message: None)
+    if chosen is None or not end["finished"]:
+        raise RiborayError(f"{folder.name} ended before its end")
+    model = load_checkpoint(chosen).model
+    assert isinstance(model, RnaBertForPrediction)
+    choose_threshold(model, data, fold.validation)
+    outcome = measure_model(model, data, fold.test)
+    with atomic_path(folder / PREDICTIONS_NAME) as temporary:
+        pq.write_table(outcome.predictions, temporary)
+    found = TrialResult(
+        end["best"],
+        step_of(chosen) / steps_of(config, len(fold.train))[0],
+        outcome.metrics,
+        model.head_config.threshold,
+        confusion=outcome.confusion,
+    )
+    found.write(folder)
+    return found

@@ -1,0 +1,1 @@
+"""Many trainings at a time, on Ray Tune."""

@@ -1,0 +1,217 @@
+"""Trials on Ray Tune: as many at a time as there is room for, each in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from riboray.errors import RiborayError
+from riboray.finetuning.config import FinetuneConfig
+from riboray.finetuning.datasets import Dataset
+from riboray.finetuning.metrics import LOWER_IS_BETTER
+from riboray.finetuning.plan import Trial, TrialResult
+from riboray.finetuning.splitting import Fold
+from riboray.finetuning.trial import run_trial
+from riboray.pipeline import first_line
+from riboray.pretraining.sessions import Record, Requests
+
+__all__ = ["TrialWork", "run_trials"]
+
+#: Epochs before a trial of a search may be given up.
+_GRACE_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """What all trials share.
+
+    Attributes
+    ----------
+    config : FinetuneConfig
+        Of the run.
+    data : Dataset
+        All records.
+    folds : list of Fold
+        What is trained on and measured.
+    metric : str
+        What trials are compared by.
+    folder : Path
+        Absolute, and seen by every node; a directory for each trial is made in it.
+    """
+
+    config: FinetuneConfig
+    data: Dataset
+    folds: list[Fold]
+    metric: str
+    folder: Path
+
+
+class _TuneSession:
+    """The loop's session inside a trial: measurements go to Ray Tune."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+
+    def publish(self, record: Record) -> None:
+        """Report a measurement."""
+        if record["kind"] == "validation" and self._metric in record:
+            score = self._sign * record[self._metric]
+            tune.report({"score": score, "epochs": record["epochs"], "step": record["step"]})
+
+    def requests(self) -> Requests:
+        """Nothing is asked: Ray Tune ends a trial's process."""
+        return Requests()
+
+    def losing_machine(self) -> bool:
+        """Never: a trial that is lost goes on from its checkpoint elsewhere."""
+        return False
+
+
+def _train_trial(config: dict[str, Any], work: TrialWork) -> None:
+    """Run one trial; Ray Tune calls it in a process of its own."""
+    trial: Trial = config["trial"]
+    torch.set_num_threads(work.config.cpus_per_worker)
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    own = trial.configured(work.config)
+    folder = work.folder / trial.name
+    fold = work.folds[trial.fold]
+    run_trial(own, work.data, fold, folder, _TuneSession(work.metric), device)
+
+
+class _Telling(tune.Callback):
+    """Tells how trials go; Ray Tune calls it in the driver."""
+
+    def __init__(self, tell: Callable[[str, dict[str, Any] | None], None]) -> None:
+        self._tell = tell
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Remember the newest measurement, and pass it on."""
+        name = trial.config["trial"].name
+        if "score" in result:
+            self._last[name] = result
+            self._tell(name, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tell that a trial is over."""
+        self._tell(trial.config["trial"].name, None)
+
+
+def run_trials(
+    work: TrialWork,
+    trials: Sequence[Trial],
+    *,
+    use_gpu: bool,
+    tell: Callable[[str, dict[str, Any] | None], None],
+) -> dict[str, TrialResult]:
+    """Run trials that are not done, within a connection to Ray.
+
+    Parameters
+    ----------
+    work : TrialWork
+        What they share.
+    trials : sequence of Trial
+        All of them; those whose results are there are not run again, and others go on from their
+        checkpoints.
+    use_gpu : bool
+        Whether each gets a GPU.
+    tell : callable
+        Told a trial's name with its newest measurement, or with None when it is over.
+
+    Returns
+    -------
+    dict of str to TrialResult
+        By trial's name.
+
+    Raises
+    ------
+    RiborayError
+        If a trial failed for good; results of the others are kept.
+
+    Notes
+    -----
+    Where options are searched and there is no cross-validation, trials that are worse than half of
+    those that came as far are given up (ASHA: Li et al. 2020, arXiv:1810.05934).
+    """
+    todo = [t for t in trials if TrialResult.read(work.folder / t.name) is None]
+    if todo:
+        _fit(work, todo, use_gpu, tell)
+    results = {t.name: TrialResult.read(work.folder / t.name) for t in trials}
+    missing = [name for name, result in results.items() if result is None]
+    if missing:
+        raise RiborayError(f"{missing[0]} has no result; give the same command again")
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def _fit(
+    work: TrialWork,
+    todo: Sequence[Trial],
+    use_gpu: bool,
+    tell: Callable[[str, dict[str, Any] | None], None],
+) -> None:
+    config = work.config
+    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = 1
+    if config.memory_per_worker is not None:
+        resources["memory"] = config.memory_per_worker * 2**30
+    scheduler, notes = _scheduler(work), work.folder / "tune"
+    shutil.rmtree(notes, ignore_errors=True)  # of another call; what counts lies beside it
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_train_trial, work=work), resources),
+        param_space={"trial": tune.grid_search(list(todo))},
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            scheduler=scheduler,
+            max_concurrent_trials=config.trials_at_once or 0,
+            trial_dirname_creator=lambda trial: str(trial.config["trial"].name),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(work.folder),
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+            callbacks=[_Telling(tell)],
+            verbose=0,
+        ),
+    )
+    found = tuner.fit()
+    for result in (found[k] for k in range(len(found))):
+        assert result.config is not None
+        name = result.config["trial"].name
+        if result.error is not None:
+            cause = _cause(result.error)
+            if isinstance(cause, RiborayError):
+                raise cause
+            raise RiborayError(f"{name} failed: {first_line(cause)}")
+        if scheduler is not None and TrialResult.read(work.folder / name) is None:
+            seen = result.metrics or {}
+            given_up = TrialResult(seen.get("score"), seen.get("epochs", 0.0), stopped=True)
+            given_up.write(work.folder / name)
+
+
+def _scheduler(work: TrialWork) -> ASHAScheduler | None:
+    searches = bool(work.config.search.axes) and len(work.folds) == 1
+    epochs = int(work.config.max_epochs)
+    if not searches or epochs <= _GRACE_EPOCHS:
+        return None
+    return ASHAScheduler(
+        time_attr="epochs", grace_period=_GRACE_EPOCHS, max_t=epochs + 1, reduction_factor=2
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        error = error.cause
+    return error
