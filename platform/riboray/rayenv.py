@@ -20,6 +20,8 @@ _SETTINGS = {
     # Otherwise tasks on a machine with GPUs that ask for none would warn.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
+    # Ray Tune tells of itself in boxes otherwise, however quiet it is asked to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # Errors of calls are told once, in words; what went with a machine is made again.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }

@@ -127,7 +127,7 @@ def test_gradients_reach_every_encoder_weight():
 @pytest.mark.parametrize("multiple", [1, 4, 8])
 def test_padded_heads_change_nothing(monkeypatch, multiple):
     """Zero-padded heads against the same attention computed with plain heads of 10."""
-    monkeypatch.setattr("riboray.model.encoder._head_multiple", lambda _: multiple)
+    monkeypatch.setattr("riboray.model.self_attention._head_multiple", lambda _: multiple)
     torch.manual_seed(3)
     config = RnaBertConfig(num_hidden_layers=1, initializer_range=0.2)
     attention = RnaBertModel(config).encoder.layer[0].attention.self.double()

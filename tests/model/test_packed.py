@@ -209,6 +209,37 @@ def test_hooks_are_called_and_replaced_parts_count():
         assert (model(ids, sizes) - wanted).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+@pytest.mark.parametrize("padding", ["masked", "original"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_what_is_added_to_a_projection_counts(part, padding, grad):
+    """An adapter around a layer's query, key or value: as if it were in the weights."""
+
+    class Added(torch.nn.Module):
+        def __init__(self, base, extra):
+            super().__init__()
+            self.base, self.weight, self.bias, self.extra = base, base.weight, base.bias, extra
+
+        def forward(self, x):
+            return self.base(x) + x @ self.extra.t()
+
+    model = make_model(num_hidden_layers=2, padding=padding)
+    ids, sizes = make_batch([12, 3])
+    attention = model.encoder.layer[0].attention.self
+    plain = getattr(attention, part)
+    extra = 0.3 * torch.randn_like(plain.weight)
+    with torch.set_grad_enabled(grad):
+        before = model(ids, sizes)
+        setattr(attention, part, Added(plain, extra))
+        found = model(ids, sizes)
+        setattr(attention, part, plain)
+        with torch.no_grad():
+            plain.weight += extra
+        wanted = model(ids, sizes)
+    assert (real(found, [12, 3]) - real(wanted, [12, 3])).abs().max() <= TOLERANCE
+    assert (real(found, [12, 3]) - real(before, [12, 3])).abs().max() > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_nothing_to_embed(model, grad):
     with torch.set_grad_enabled(grad):

@@ -170,8 +170,8 @@ class FinetuneConfig(RunOptions):
     but of loss, mae and rmse."""
     batch_size: int = 32
     """Sequences of a step, over all workers."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW: 0.001 by default; 0.01 where the head alone is learnt."""
     encoder_scale: float = 1.0
     """Learning rate of the encoder, in multiples of that."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -232,6 +232,13 @@ class FinetuneConfig(RunOptions):
             raise ConfigError("--columns.part needs --split column")
         if self.split == "column" and (self.validation or self.test):
             raise ConfigError("--split column: parts of one table; leave out the other files")
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-2 if self.learn == "frozen" else 1e-3
 
     @property
     def cross_validates(self) -> bool:

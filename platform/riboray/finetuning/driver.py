@@ -56,7 +56,7 @@ from riboray.pretraining.rundir import (
 )
 from riboray.pretraining.running import train
 from riboray.pretraining.start import keep_start
-from riboray.rayenv import prepare_ray
+from riboray.rayenv import LOCAL, prepare_ray
 
 __all__ = ["finetune"]
 
@@ -197,11 +197,15 @@ class _Work:
 
         folds = [fold.name for fold in self.folds]
         lines = TrialLines(self.trials, self.metric, folds)
-        work = TrialWork(self.config, self.data, self.folds, self.metric, self.run.path / "trials")
+        trials = {trial.name: trial for trial in self.trials}
+        folder = self.run.path / "trials"
+        work = TrialWork(
+            self.config, self.data, self.folds, self.metric, trials, folder, address == LOCAL
+        )
         with connect(address, cpus=self.config.cpus_per_worker) as resources:
             use_gpu = gpus_wanted(replace(self.config, num_workers=1), address, resources)
             say(f"  trials      {len(self.trials)}")
-            return run_trials(work, self.trials, use_gpu=use_gpu, tell=lines.tell)
+            return run_trials(work, use_gpu=use_gpu, tell=lines.tell)
 
     def _finish_search(self, results: dict[str, TrialResult]) -> Record:
         """Hand over the model of the best trial."""

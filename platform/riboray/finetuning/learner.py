@@ -89,9 +89,7 @@ class Learner:
         )
         self.model = self.tuning.model.to(device)
         self.parameters = self.tuning.parameters
-        self.optimizer = torch.optim.AdamW(
-            self.tuning.groups(), lr=config.learning_rate, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(self.tuning.groups(), lr=config.peak_rate, fused=True)
         weights = class_weights(targets, data, config)
         self.weights = None if weights is None else weights.to(device)
         self.sizes = tokens_of([len(text) for text in data.sequences], self.model)

@@ -168,7 +168,8 @@ class _Run:
             self.score = Score(0, self.metric, value)
         else:
             self.score = None
-        self.emit({"kind": "validation", **self.place(elapsed), **measured, "best": is_best})
+        if measured:
+            self.emit({"kind": "validation", **self.place(elapsed), **measured, "best": is_best})
         self.state.evaluated = self.state.step // self.epoch_steps
 
     def checkpoint(self, now: _Now, measured: bool) -> None:
@@ -204,7 +205,7 @@ class _Run:
         size = self.config.batch_size
         rows = self._order[1][place * size : (place + 1) * size]
         config, progress = self.config, self.state.step / self.last_step
-        self.rate = learning_rate(config.learning_rate, progress, config.warmup, config.schedule)
+        self.rate = learning_rate(config.peak_rate, progress, config.warmup, config.schedule)
         seed = (config.seed * 1_000_003 + self.state.step) * 4096 % (1 << 62)
         self.steps.append(self.learner.step(rows, self.rate, seed))
         self.state.step += 1

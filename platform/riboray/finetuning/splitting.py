@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,7 +191,10 @@ class _Kinds:
             splits = StratifiedGroupKFold(**options).split(rows, classes, groups)
         else:
             splits = GroupKFold(**options).split(rows, groups=groups)
-        return [rows[np.sort(part)] for _, part in splits]
+        with warnings.catch_warnings():
+            # Of classes with fewer records than parts, there is none in some.
+            warnings.simplefilter("ignore", UserWarning)
+            return [rows[np.sort(part)] for _, part in splits]
 
     @staticmethod
     def _enough(classes: NDArray[np.int64], count: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -85,13 +84,14 @@ def _csv_rows(path: str, columns: LabelColumns) -> Iterator[Row]:
     number = 0
     csv.field_size_limit(sys.maxsize)  # a chromosome is one cell
     with opened(path, CorpusError, "CSV or TSV", lambda: number) as handle:
-        text = io.TextIOWrapper(handle, "utf-8-sig", newline="")
+        # Line by line, so that what is no text is told with its record.
+        lines = (line.decode("utf-8-sig" if k == 0 else "utf-8") for k, line in enumerate(handle))
         try:
-            header = text.readline()
+            header = next(lines, "")
             names = next(csv.reader([header], delimiter=_delimiter(header)), [])
             names = [name.strip() for name in names]
             found = _find(path, names, columns)
-            reader = csv.reader(text, delimiter=_delimiter(header), strict=True)
+            reader = csv.reader(lines, delimiter=_delimiter(header), strict=True)
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue

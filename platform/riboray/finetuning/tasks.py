@@ -84,7 +84,9 @@ def find_task(records: Sequence[Labelled], config: FinetuneConfig, head: HeadCon
     """
     first = list(islice(records, _LOOKED_AT))
     structures = all(is_structure(r.label, len(r.sequence)) for r in first)
-    level = config.level or (None if head is None else head.level) or _level(first, structures)
+    level = config.level or _level(first, structures)
+    if structures and head is not None and config.level is None and head.level == "nucleotide":
+        level = head.level
     structures = structures or (level == "contact" and isinstance(first[0].label, str))
     if structures and level == "sequence":
         raise first[0].place.refuse("its label is a structure, not one of a whole sequence")
@@ -92,7 +94,8 @@ def find_task(records: Sequence[Labelled], config: FinetuneConfig, head: HeadCon
         task = Task(level, "binary", _OF_STRUCTURES[level], structures=True)
     else:
         items = _sampled(records, level)
-        problem = config.problem or (None if head is None else head.problem) or _problem(items)
+        same = head is not None and head.level == level
+        problem = config.problem or (head.problem if head and same else _problem(items))
         task = Task(level, problem, _names(records, level, problem, config))
     if config.problem not in (None, task.problem):
         raise ConfigError(f"structures are a binary problem, not {config.problem}")

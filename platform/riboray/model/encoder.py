@@ -13,7 +13,6 @@ attended to, batches stay padded and PyTorch's own attention does the work.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -23,16 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from riboray.model.attention import Offsets, packed_attention
 from riboray.model.config import RnaBertConfig
 from riboray.model.packed import Packing, check_offsets, encode_packed, pack
+from riboray.model.self_attention import RnaBertSelfAttention, Within
 from riboray.model.uncompiled import uncompiled
 
 __all__ = ["RnaBertEmbeddings", "RnaBertEncoder", "RnaBertLayer", "RnaBertModel", "RnaBertPooler"]
-
-#: What tokens may attend to: a mask over padding, shape (B, 1, 1, L); everything in their row; or,
-#: in a packed batch, the sequence that they belong to.
-Within = Tensor | Offsets | None
 
 
 class RnaBertEmbeddings(nn.Module):
@@ -61,14 +56,6 @@ class RnaBertEmbeddings(nn.Module):
         return normalised
 
 
-@cache
-def _head_multiple(device: str) -> int:
-    """Return what the width of an attention head should be a multiple of."""
-    if device != "cpu":
-        return 8
-    return 1 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 4
-
-
 def _lasting_kernels(device: str) -> AbstractContextManager[object]:
     """Keep attention with kernels that serve every shape.
 
@@ -85,60 +72,6 @@ def _lasting_kernels(device: str) -> AbstractContextManager[object]:
     }
     others = [kernel for kernel, enabled in allowed.items() if enabled]
     return sdpa_kernel(others) if others else nullcontext()
-
-
-class RnaBertSelfAttention(nn.Module):
-    """Multi-head self-attention: through PyTorch's fused kernel, or packed through our own.
-
-    A head of RNABERT is 10 wide, which most vector units dislike: for PyTorch's kernel, query, key
-    and value are padded with zeros to a multiple of what the device wants. The scale stays
-    1/sqrt(10), and zeros add nothing to a dot product, so the result is the same up to rounding.
-    With AVX2 a forward pass takes two thirds of the time; with AVX-512, which masks its tails,
-    padding does not pay.
-    """
-
-    def __init__(self, config: RnaBertConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.head_size = config.head_size
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def _fused_projection(self, padded: int) -> tuple[Tensor, Tensor]:
-        """Weight (3·A·padded, H) and bias of query, key and value in one product."""
-        parts = (self.query, self.key, self.value)
-        heads, size, extra = self.num_heads, self.head_size, padded - self.head_size
-        weight = torch.stack([p.weight.view(heads, size, -1) for p in parts])
-        bias = torch.stack([p.bias.view(heads, size) for p in parts])
-        weight = functional.pad(weight, (0, 0, 0, extra))
-        return weight.flatten(0, 2), functional.pad(bias, (0, extra)).flatten()
-
-    def _packed(self, hidden: Tensor, offsets: Offsets) -> Tensor:
-        """Attend within packed sequences; shape (T, H) to the same."""
-        parts = (self.query, self.key, self.value)
-        weight = torch.cat([part.weight for part in parts])
-        bias = torch.cat([part.bias for part in parts])
-        projected = torch.addmm(bias[:, None], weight, hidden.t())
-        context: Tensor = packed_attention(projected, offsets, self.num_heads)
-        return context.t()
-
-    def forward(self, hidden: Tensor, within: Within) -> Tensor:
-        """Attend; shape (B, L, H) or, packed, (T, H) to the same."""
-        if isinstance(within, np.ndarray):
-            return self._packed(hidden, within)
-        batch, length, _ = hidden.shape
-        multiple = _head_multiple(hidden.device.type)
-        padded = -(-self.head_size // multiple) * multiple
-        weight, bias = self._fused_projection(padded)
-        projected = functional.linear(hidden, weight, bias)
-        query, key, value = projected.view(batch, length, 3, self.num_heads, padded).permute(
-            2, 0, 3, 1, 4
-        )
-        context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=within, scale=self.head_size**-0.5
-        )
-        return context[..., : self.head_size].transpose(1, 2).flatten(2)
 
 
 class _AddAndNorm(nn.Module):

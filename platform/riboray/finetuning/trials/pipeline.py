@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,21 @@ class TrialWork:
         What is trained on and measured.
     metric : str
         What trials are compared by.
+    trials : dict of str to Trial
+        All trials, by name.
     folder : Path
         Absolute, and seen by every node; a directory for each trial is made in it.
+    is_local : bool
+        Whether Ray is one of our own, on this machine.
     """
 
     config: FinetuneConfig
     data: Dataset
     folds: list[Fold]
     metric: str
+    trials: dict[str, Trial]
     folder: Path
+    is_local: bool
 
 
 class _TuneSession:
@@ -78,7 +85,7 @@ class _TuneSession:
 
 def _train_trial(config: dict[str, Any], work: TrialWork) -> None:
     """Run one trial; Ray Tune calls it in a process of its own."""
-    trial: Trial = config["trial"]
+    trial = work.trials[config["trial"]]
     torch.set_num_threads(work.config.cpus_per_worker)
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     own = trial.configured(work.config)
@@ -98,19 +105,18 @@ class _Telling(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Remember the newest measurement, and pass it on."""
-        name = trial.config["trial"].name
+        name = trial.config["trial"]
         if "score" in result:
             self._last[name] = result
             self._tell(name, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell that a trial is over."""
-        self._tell(trial.config["trial"].name, None)
+        self._tell(trial.config["trial"], None)
 
 
 def run_trials(
     work: TrialWork,
-    trials: Sequence[Trial],
     *,
     use_gpu: bool,
     tell: Callable[[str, dict[str, Any] | None], None],
@@ -120,10 +126,7 @@ def run_trials(
     Parameters
     ----------
     work : TrialWork
-        What they share.
-    trials : sequence of Trial
-        All of them; those whose results are there are not run again, and others go on from their
-        checkpoints.
+        Trials whose results are there are not run again, and others go on from their checkpoints.
     use_gpu : bool
         Whether each gets a GPU.
     tell : callable
@@ -144,10 +147,10 @@ def run_trials(
     Where options are searched and there is no cross-validation, trials that are worse than half of
     those that came as far are given up (ASHA: Li et al. 2020, arXiv:1810.05934).
     """
-    todo = [t for t in trials if TrialResult.read(work.folder / t.name) is None]
+    todo = [name for name in work.trials if TrialResult.read(work.folder / name) is None]
     if todo:
         _fit(work, todo, use_gpu, tell)
-    results = {t.name: TrialResult.read(work.folder / t.name) for t in trials}
+    results = {name: TrialResult.read(work.folder / name) for name in work.trials}
     missing = [name for name, result in results.items() if result is None]
     if missing:
         raise RiborayError(f"{missing[0]} has no result; give the same command again")
@@ -156,12 +159,14 @@ def run_trials(
 
 def _fit(
     work: TrialWork,
-    todo: Sequence[Trial],
+    todo: list[str],
     use_gpu: bool,
     tell: Callable[[str, dict[str, Any] | None], None],
 ) -> None:
     config = work.config
     resources: dict[str, float] = {"CPU": config.cpus_per_worker}
+    # A Ray of our own offers more CPUs than the machine has; 0 is no limit.
+    most = max((os.cpu_count() or 1) // config.cpus_per_worker, 1) if work.is_local else 0
     if use_gpu:
         resources["GPU"] = 1
     if config.memory_per_worker is not None:
@@ -170,13 +175,13 @@ def _fit(
     shutil.rmtree(notes, ignore_errors=True)  # of another call; what counts lies beside it
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(_train_trial, work=work), resources),
-        param_space={"trial": tune.grid_search(list(todo))},
+        param_space={"trial": tune.grid_search(todo)},
         tune_config=tune.TuneConfig(
             metric="score",
             mode="max",
             scheduler=scheduler,
-            max_concurrent_trials=config.trials_at_once or 0,
-            trial_dirname_creator=lambda trial: str(trial.config["trial"].name),
+            max_concurrent_trials=config.trials_at_once or most,
+            trial_dirname_creator=lambda trial: str(trial.config["trial"]),
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -189,7 +194,7 @@ def _fit(
     found = tuner.fit()
     for result in (found[k] for k in range(len(found))):
         assert result.config is not None
-        name = result.config["trial"].name
+        name = result.config["trial"]
         if result.error is not None:
             cause = _cause(result.error)
             if isinstance(cause, RiborayError):
