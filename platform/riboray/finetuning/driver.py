@@ -30,7 +30,7 @@ from riboray.finetuning.display import (
     results_of,
 )
 from riboray.finetuning.metrics import chosen_metric
-from riboray.finetuning.model import class_weights, kept_head, make_head
+from riboray.finetuning.model import check_learners, class_weights, kept_head, make_head
 from riboray.finetuning.plan import (
     Trial,
     TrialResult,
@@ -104,6 +104,7 @@ class _Work:
 
     def __init__(self, config: FinetuneConfig, run: RunDirectory) -> None:
         self.config, self.run = config, run
+        check_learners(config)
         loaded = load_checkpoint(config.checkpoint)
         kept = kept_head(loaded.model, config)
         ambiguity = loaded.model.config.tokens.id_of("N") is not None

@@ -173,7 +173,7 @@ class _Run:
         self.state.evaluated = self.state.step // self.epoch_steps
 
     def checkpoint(self, now: _Now, measured: bool) -> None:
-        """Write a checkpoint after a measurement, before a stop, and every so often."""
+        """Write a checkpoint of a new best model, before a stop, and every so often."""
         late = now.elapsed - self.last_checkpoint > 60 * self.config.checkpoint_minutes
         leaving = False
         if now.elapsed - self.last_notice > _NOTICE_SECONDS:
@@ -181,7 +181,9 @@ class _Run:
             leaving = self.session.losing_machine()
         if leaving:
             self.tell("a machine is about to be taken away: saving a checkpoint", now.elapsed)
-        if not (measured or late or leaving or now.stopping or now.checkpoint_asked):
+        is_best = self.score is not None and self.state.stale == 0
+        best = measured and (is_best or self.finished)
+        if not (best or late or leaving or now.stopping or now.checkpoint_asked):
             return
         self.record(now.elapsed)
         self.state.elapsed_s = now.elapsed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,29 @@ from riboray.finetuning.datasets import Dataset, class_counts
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.model.prediction import HeadConfig, RnaBertForPrediction, with_head
 
-__all__ = ["Scale", "TuningModel", "class_weights", "kept_head", "make_head"]
+__all__ = [
+    "Scale",
+    "TuningModel",
+    "check_learners",
+    "class_weights",
+    "kept_head",
+    "make_head",
+]
 
 #: Matrices of an encoder layer that low-rank additions are made to.
 _LORA_TARGETS = ("query", "key", "value", "dense")
+
+
+def check_learners(config: FinetuneConfig) -> None:
+    """Find out whether what is asked for can be learnt, before anything starts.
+
+    Raises
+    ------
+    ConfigError
+        If a library is missing.
+    """
+    if "lora" in (config.learn, *config.search.learn) and find_spec("peft") is None:
+        raise ConfigError("--learn lora needs peft: pip install 'riboray[lora]'")
 
 
 def kept_head(model: RnaBertForPreTraining, config: FinetuneConfig) -> HeadConfig | None:
@@ -203,10 +223,8 @@ def _add_adapters(model: RnaBertForPrediction, rank: int) -> None:
 
     LoRA (Hu et al. 2021, arXiv:2106.09685), by the library peft.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError("--learn lora needs peft: pip install 'riboray[lora]'") from error
+    from peft import LoraConfig, inject_adapter_in_model
+
     names = [
         f"encoder.{name}"
         for name, module in model.model.encoder.named_modules()
