@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from riboray.cli import main
 from riboray.errors import OutputError
 from riboray.finetuning.config import FinetuneConfig, LabelColumns, SearchSpace
 from riboray.finetuning.datasets import prepare
@@ -28,7 +29,7 @@ from riboray.predicting.predictor import Predictor
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.sessions import LocalSession
 from tests.disks import small_disk
-from tests.integration.helpers import kill, records, riboray, start, wait_for
+from tests.integration.helpers import kill, records, start, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -206,7 +207,16 @@ def test_a_trial_whose_process_dies_goes_on(ray_local, config, tmp_path):
 CLI = ("--num-workers", "1", "--track", "[]", "--run-name", "r", "--batch-size", "4")
 
 
-def test_killed_in_the_middle_the_same_command_goes_on(hairpins, tiny_checkpoint, tmp_path):
+def here(*arguments, capsys):
+    """Run ``riboray VERB …`` in this process; return exit code, stdout, stderr."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_killed_in_the_middle_the_same_command_goes_on(
+    ray_local, hairpins, tiny_checkpoint, tmp_path, capsys
+):
     """kill -9 after some epochs, and Ctrl-C after some more: the model of an undisturbed run."""
     command = ["finetune", hairpins, "--columns.label", "gc", "--checkpoint", tiny_checkpoint]
     command += [*CLI, "--patience", "0", "--checkpoint-minutes", "0.01"]
@@ -225,15 +235,12 @@ def test_killed_in_the_middle_the_same_command_goes_on(hairpins, tiny_checkpoint
     _, err = second.communicate(timeout=120)
     assert second.returncode == 130, err
     assert "--run-name r" in err
-    code, _, err = riboray(*full, cwd=tmp_path)
-    assert code == 0, err
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    code, _, err = riboray(*full, cwd=whole)
-    assert code == 0, err
+    for storage in (folder.parent, tmp_path / "whole"):
+        code, _, err = here(*full, "--storage", storage, capsys=capsys)
+        assert code == 0, err
     a, b = (
-        load_checkpoint(path / "runs" / "r" / "checkpoint").model.state_dict()
-        for path in (tmp_path, whole)
+        load_checkpoint(path / "r" / "checkpoint").model.state_dict()
+        for path in (folder.parent, tmp_path / "whole")
     )
     assert all(torch.equal(a[key], b[key]) for key in a)
     events = [r["message"] for r in records(folder) if r["kind"] == "event"]
@@ -253,14 +260,17 @@ def test_killed_in_the_middle_the_same_command_goes_on(hairpins, tiny_checkpoint
         ),
         ("a,ACGU,(..)\nb,ACGUU,(..)\n", ["--level", "contact"], "record 2: a structure of 4"),
         ("a,ACGU,EESS\nb,ACGUU,EES\n", ["--level", "nucleotide"], "record 2: a label of 3 items"),
-        ("a,ACXU,x\nb,ACGUU,y\n", [], "record 1: character 'X' at position 3"),
+        ("a,AC!U,x\nb,ACGUU,y\n", [], "record 1: character '!' at position 3"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_record(text, options, told, tiny_checkpoint, tmp_path):
+def test_what_is_wrong_is_told_with_its_record(
+    text, options, told, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("id,sequence,label\n" + text)
     shares = ["--validation-share", "0", "--test-share", "0"]
     arguments = ["finetune", "t.csv", "--checkpoint", tiny_checkpoint, *CLI, *shares, *options]
-    code, out, err = riboray(*arguments, cwd=tmp_path)
+    code, out, err = here(*arguments, capsys=capsys)
     assert code == 2, err
     last = err.strip().splitlines()[-1]
     assert last.startswith("riboray finetune: t.csv, ")
@@ -269,16 +279,19 @@ def test_what_is_wrong_is_told_with_its_record(text, options, told, tiny_checkpo
     assert out == ""
 
 
-def test_a_class_that_is_new_in_validation_is_told_or_left_out(tiny_checkpoint, tmp_path):
+def test_a_class_that_is_new_in_validation_is_told_or_left_out(
+    ray_local, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     rows = "".join(f"{k},ACGU{'A' * k},{'xy'[k % 2]}\n" for k in range(20))
     (tmp_path / "train.csv").write_text("id,sequence,label\n" + rows)
     (tmp_path / "v.csv").write_text("id,sequence,label\nv1,ACG,x\nv2,ACC,new\nv3,GGG,y\n")
     arguments = ["finetune", "train.csv", "--validation", "v.csv", "--test-share", "0", *CLI]
     arguments += ["--checkpoint", tiny_checkpoint, "--max-epochs", "1"]
-    code, _, err = riboray(*arguments, cwd=tmp_path)
+    code, _, err = here(*arguments, capsys=capsys)
     assert code == 2
     assert "v.csv, record 2: class 'new' is none of 'x', 'y'" in err
-    code, _, err = riboray(*arguments, "--on-unknown", "reject", cwd=tmp_path)
+    code, _, err = here(*arguments, "--on-unknown", "reject", capsys=capsys)
     assert code == 0, err
     (reject,) = pq.read_table(tmp_path / "runs" / "r" / "rejects.parquet").to_pylist()
     assert (reject["record"], reject["id"]) == (2, "v2")
@@ -289,21 +302,23 @@ def test_a_class_that_is_new_in_validation_is_told_or_left_out(tiny_checkpoint, 
     model = str(tmp_path / "runs" / "r" / "checkpoint")
     (tmp_path / "numbers.csv").write_text("id,sequence,label\n1,ACG,0.5\n2,ACC,2.5\n")
     numbers = ["finetune", "numbers.csv", "--checkpoint", model, "--run-name", "n"]
-    code, _, err = riboray(*numbers, cwd=tmp_path)
+    code, _, err = here(*numbers, capsys=capsys)
     assert code == 2
     assert "numbers.csv, record 1: " in err
     assert "--new-head" in err
 
 
-def test_a_full_disk_is_told_and_the_same_command_goes_on(tiny_checkpoint, hairpins, tmp_path):
+def test_a_full_disk_is_told_and_the_same_command_goes_on(
+    ray_local, tiny_checkpoint, hairpins, tmp_path, capsys
+):
     with small_disk(tmp_path / "disk", "400k") as disk:
         arguments = ["finetune", hairpins, "--columns.label", "gc", *CLI]
         arguments += ["--checkpoint", tiny_checkpoint, "--storage", str(disk.path)]
         arguments += ["--max-epochs", "5"]
-        code, _, err = riboray(*arguments, cwd=tmp_path)
+        code, _, err = here(*arguments, capsys=capsys)
         assert code == 1, err
         assert "No space left" in err, err
         disk.resize("50m")
-        code, _, err = riboray(*arguments, cwd=tmp_path)
+        code, _, err = here(*arguments, capsys=capsys)
         assert code == 0, err
         assert (disk.path / "r" / "summary.json").is_file()

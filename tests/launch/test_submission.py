@@ -120,6 +120,7 @@ def test_the_options_that_follow_are_the_verbs_own():
         (["evaluate", "weather"], "evaluate weather: not something to submit"),
         (["embed", "a.fa", "--output", "out"], "--output out is relative"),
         (["pretrain"], "--storage runs is relative"),
+        (["finetune", "t.csv"], "--storage runs is relative"),
         (["embed", "a.fa", "--dtyp", "x", "--output", "/o"], "embed: unrecognized arguments"),
         (
             ["embed", "a.fa", "--dtype", "x"],

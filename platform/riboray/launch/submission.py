@@ -25,7 +25,7 @@ _ADDRESS = "http://127.0.0.1:8265"
 #: Bytes of a working directory that Ray takes.
 _LARGEST = 100 << 20
 #: Options that say where verbs write.
-_WRITES = {"pretrain": "storage"}
+_WRITES = {"pretrain": "storage", "finetune": "storage"}
 _HERE_ONLY = ("submit", "check-cluster")
 
 
