@@ -192,17 +192,23 @@ def test_a_frozen_encoder_is_asked_once_and_stays(tiny_checkpoint, rng, monkeypa
         Learner(configured(tiny_checkpoint, learn="frozen"), data, rows, CPU) for _ in range(2)
     )
     before = {n: p.clone() for n, p in kept.model.model.named_parameters()}
-    monkeypatch.setattr("riboray.finetuning.learner._KEPT_BYTES", 1 << 30)
+    monkeypatch.setattr("riboray.finetuning.learner.KEPT_BYTES", 1 << 30)
     for step in range(3):
         kept.step(rows, 1e-2, step)
-    monkeypatch.setattr("riboray.finetuning.learner._KEPT_BYTES", 0)
+    monkeypatch.setattr("riboray.finetuning.learner.KEPT_BYTES", 0)
     for step in range(3):
         forgetful.step(rows, 1e-2, step)
     assert len(kept._features) == len(data)
     assert not forgetful._features
     assert all(torch.equal(before[n], p) for n, p in kept.model.model.named_parameters())
-    for a, b in zip(kept.parameters, forgetful.parameters, strict=True):
+    made = forgetful.all_features(rows)
+    told = Learner(configured(tiny_checkpoint, learn="frozen"), data, rows, CPU, made)
+    told.model.model.forward = None  # it is not asked again
+    for step in range(3):
+        told.step(rows, 1e-2, step)
+    for a, b, c in zip(kept.parameters, forgetful.parameters, told.parameters, strict=True):
         assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_additions_of_low_rank_are_learnt_and_added(tiny_checkpoint, rng):

@@ -39,13 +39,23 @@ def mutated(rng, sequence, share):
     return "".join(rng.choice(list("ACGU")) if rng.random() < share else c for c in sequence)
 
 
-@given(seed=st.integers(0, 2**31), identity=st.sampled_from([0.7, 0.8, 0.9, 1.0]))
-def test_clusters_are_those_of_all_pairs(seed, identity):
+def clusters_by(block, sequences, identity):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("riboray.finetuning.similarity._BLOCK", block)
+        return cluster_sequences(sequences, identity)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    identity=st.sampled_from([0.7, 0.8, 0.9, 1.0]),
+    block=st.sampled_from([1, 3, 100]),
+)
+def test_clusters_are_those_of_all_pairs(seed, identity, block):
     rng = np.random.default_rng(seed)
     parents = random_sequences(rng, 4, 5, 80)
     sequences = [mutated(rng, rng.choice(parents), rng.random() * 0.4) for _ in range(14)]
     sequences += sequences[:2]
-    found = cluster_sequences(sequences, identity).tolist()
+    found = clusters_by(block, sequences, identity).tolist()
     naive = naive_clusters(sequences, identity)
     together = lambda labels: {  # noqa: E731
         (a, b) for a in range(16) for b in range(a) if labels[a] == labels[b]

@@ -149,9 +149,9 @@ class FinetuneConfig(RunOptions):
     the encoder's matrices (lora; pip install 'riboray[lora]')."""
     lora_rank: int = 8
     """Rank of the additions; they count twice their rank over their rank."""
-    pooling: Literal["pooler", "mean"] = "mean"
-    """What a sequence's prediction is made from: the mean of its base embeddings, or the pooled
-    first token, as in MultiMolecule, which cannot do the other."""
+    pooling: Literal["pooler", "mean"] | None = None
+    """What a sequence's prediction is made from: the mean of its base embeddings (the default), or
+    the pooled first token, as in MultiMolecule, which cannot do the other."""
     transform: Literal["identity", "linear", "nonlinear"] | None = None
     """What comes before the head's last layer: nothing, or a dense layer and LayerNorm, without or
     with GELU. By default nonlinear for pairs, else nothing."""
@@ -166,8 +166,8 @@ class FinetuneConfig(RunOptions):
     """Stop after this many measurements in a row, one an epoch, without a new best. 0: never."""
     metric: str = "auto"
     """Measurement by which the model is chosen, as the run's records call it. auto: mcc of classes,
-    spearman of numbers, f1 of the structures of pairs, auroc of several labels; higher is better,
-    but of loss, mae and rmse."""
+    spearman of numbers, auroc of several labels, precision_at_l of base pairs, the share of right
+    ones among the likeliest; higher is better, but of loss, mae and rmse."""
     batch_size: int = 32
     """Sequences of a step, over all workers."""
     learning_rate: float | None = None
@@ -207,6 +207,8 @@ class FinetuneConfig(RunOptions):
             *("max_grad_norm", "token_budget", "measured", "trials", "trials_at_once"),
         )
         self.check_not_negative("weight_decay", "patience", "encoder_scale", "seed", "folds")
+        if self.seed >= 1 << 32:
+            raise ConfigError(f"seed must be below 2**32, not {self.seed}")
         self.check_shares("validation_share", "test_share", "dropout", "warmup")
         if not 0.7 <= self.identity <= 1:
             raise ConfigError(f"identity must be in [0.7, 1], not {self.identity}")

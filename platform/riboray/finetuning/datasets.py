@@ -58,7 +58,12 @@ class Prepared:
     folds : list of Fold
         What is trained on and measured: one, or those of a cross-validation.
     rejects : list of Reject
-        Records left out, and why.
+        Records left out, and why; of a cross-validation, also those left out of single folds.
+    read : int
+        Records in the files.
+    shared : int
+        Records to validate or test on whose very sequence is trained on, too, as files or parts
+        that were given may have it.
     """
 
     data: Dataset
@@ -66,6 +71,8 @@ class Prepared:
     groups: list[str]
     folds: list[Fold]
     rejects: list[Reject]
+    read: int
+    shared: int
 
     def table(self) -> pa.Table:
         """Tell what each record is for; one row for each and fold."""
@@ -113,10 +120,35 @@ def prepare(config: FinetuneConfig, head: HeadConfig | None, *, ambiguity: bool)
                 raise
             rejects.append(record.reject(error.reason))
     groups = find_groups(records, config)
+    if config.split in ("family", "cluster"):
+        kept = _apart(records, groups, rejects)
+        records, targets = [records[k] for k in kept], [targets[k] for k in kept]
+        groups = [groups[k] for k in kept]
     folds = make_folds(records, groups, _classes(targets, task), config)
     folds = [_checked(fold, records, targets, task, config, rejects) for fold in folds]
     data = Dataset(task, [r.sequence for r in records], targets)
-    return Prepared(data, [r.id for r in records], groups, folds, rejects)
+    ids, total = [r.id for r in records], len(read.records) + len(read.rejects)
+    shared = 0 if config.cross_validates else _shared([r.sequence for r in records], folds[0])
+    return Prepared(data, ids, groups, folds, rejects, total, shared)
+
+
+def _apart(records: list[Labelled], groups: list[str], rejects: list[Reject]) -> list[int]:
+    """Leave out of training what belongs to a group that files to validate or test on have."""
+    held = {g for r, g in zip(records, groups, strict=True) if r.part in ("validation", "test")}
+    kept = []
+    for k, (record, group) in enumerate(zip(records, groups, strict=True)):
+        if record.part == "train" and group in held:
+            rejects.append(record.reject("its family or cluster is validated or tested on"))
+        else:
+            kept.append(k)
+    return kept
+
+
+def _shared(sequences: list[str], fold: Fold) -> int:
+    """Count records to validate or test on whose very sequence is trained on."""
+    trained = {sequences[row] for row in fold.train.tolist()}
+    held = [*fold.validation.tolist(), *fold.test.tolist()]
+    return sum(sequences[row] in trained for row in held)
 
 
 def _to_learn_from(records: Sequence[Labelled], config: FinetuneConfig) -> list[Labelled]:
@@ -171,9 +203,17 @@ def _checked(
     rejects: list[Reject],
 ) -> Fold:
     """Find out whether a fold's training records tell the classes apart, and know all of them."""
-    if task.problem == "regression":
-        return fold
     first = records[int(fold.train[0])]
+    if task.problem == "regression":
+        known = np.zeros(len(task.labels), np.bool_)
+        for row in fold.train.tolist():
+            known |= ~np.isnan(targets[row].reshape(-1, len(task.labels))).all(0)
+        if not known.all():
+            name = task.labels[int(np.argmin(known))]
+            raise first.place.refuse(
+                f"no record to train on, of which this is the first, has a number for {name!r}"
+            )
+        return fold
     if task.structures:
         if not any(targets[row].any() for row in fold.train):
             raise first.place.refuse("no record to train on has a base pair")
@@ -230,8 +270,8 @@ def _with_known(
 def describe_counts(prepared: Prepared) -> dict[str, Any]:
     """Count records by what they are for, and those left out by reason."""
     fold = prepared.folds[0]
-    counts: dict[str, Any] = {"records": len(prepared.data) + len(prepared.rejects)}
-    counts["used"] = len(prepared.data)
+    used = {row for f in prepared.folds for part in PARTS for row in getattr(f, part).tolist()}
+    counts: dict[str, Any] = {"records": prepared.read, "used": len(used)}
     if len(prepared.folds) == 1:
         counts |= {part: len(getattr(fold, part)) for part in PARTS}
     counts["groups"] = len(set(prepared.groups))

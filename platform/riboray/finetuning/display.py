@@ -65,6 +65,11 @@ def announce(config: FinetuneConfig, prepared: Prepared) -> None:
     else:
         sizes = [len(fold.test) for fold in folds]
         say(f"  folds       {len(folds)}, of {min(sizes):,} to {max(sizes):,} records to test on")
+    if prepared.shared:
+        say(
+            f"  warning     {prepared.shared:,} of the records to validate or test on have a "
+            "sequence that is trained on"
+        )
     learnt = {
         "full": "all weights",
         "frozen": "the head alone",

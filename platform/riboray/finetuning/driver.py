@@ -30,7 +30,13 @@ from riboray.finetuning.display import (
     results_of,
 )
 from riboray.finetuning.metrics import chosen_metric
-from riboray.finetuning.model import check_learners, class_weights, kept_head, make_head
+from riboray.finetuning.model import (
+    check_learners,
+    check_options,
+    class_weights,
+    kept_head,
+    make_head,
+)
 from riboray.finetuning.plan import (
     Trial,
     TrialResult,
@@ -46,7 +52,7 @@ from riboray.manifest import atomic_path, write_config, write_json
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.model.prediction import RnaBertForPrediction
 from riboray.pretraining.checkpoints import CheckpointStore, step_of
-from riboray.pretraining.report import draw_training_curve, read_records
+from riboray.pretraining.report import draw_training_curve, read_records, write_records
 from riboray.pretraining.rundir import (
     RunDirectory,
     check_ownership,
@@ -110,11 +116,14 @@ class _Work:
         ambiguity = loaded.model.config.tokens.id_of("N") is not None
         self.prepared: Prepared = prepare(config, kept, ambiguity=ambiguity)
         self.data, self.folds = self.prepared.data, self.prepared.folds
+        check_options(config, self.data, kept)
         head = make_head(self.data, config, kept)
         self.metric = chosen_metric(config.metric, head)
         first = self.folds[0].train.tolist()
         class_weights([self.data.targets[row] for row in first], self.data, config)
         self.trials = list_trials(config, self.folds)
+        for trial in self.trials:
+            trial.configured(config)  # raises where a value cannot be
         if config.search.axes and not len(self.folds[0].validation):
             raise ConfigError("a search needs validation records: --validation-share above 0")
         trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
@@ -160,11 +169,13 @@ class _Work:
     # -- one training -------------------------------------------------------------------------
 
     def _train_one(self, address: str) -> Record:
-        config, fold = self.config, self.folds[0]
+        options = self.trials[0].options  # of a search that has one combination alone
+        config, fold = self.trials[0].configured(self.config), self.folds[0]
         store = CheckpointStore(self.run.checkpoints, config.keep_checkpoints)
         records, newest = self._fit(config, fold, store, address)
         chosen = store.best() or newest
-        return self._finish(config, fold, chosen, records, {})
+        told = {"options": options} if options else {}
+        return self._finish(fold, chosen, records, told)
 
     def _fit(
         self,
@@ -220,7 +231,8 @@ class _Work:
         assert chosen is not None
         records = read_records(chosen / "metrics.jsonl")
         told = {"options": options, "trials": results_of(self.trials, results)}
-        return self._finish(config, self.folds[0], chosen, records, told)
+        write_records(self.run.metrics, records)
+        return self._finish(self.folds[0], chosen, records, told)
 
     def _finish_folds(self, results: dict[str, TrialResult], address: str) -> Record:
         """Sum up a cross-validation, and train on all records."""
@@ -283,7 +295,6 @@ class _Work:
 
     def _finish(
         self,
-        config: FinetuneConfig,
         fold: Fold,
         chosen: Path,
         records: list[Record],
@@ -327,7 +338,7 @@ class _Work:
             },
             "metric": self.metric,
             "split": self.config.split,
-            "data": describe_counts(self.prepared),
+            "data": describe_counts(self.prepared) | {"shared_sequences": self.prepared.shared},
             "seen_in_pretraining": None if self.overlap is None else asdict(self.overlap),
             **told,
             "limits": self.config.limits(),

@@ -22,6 +22,8 @@ def tokens_of(lengths: Sequence[int], model: RnaBertForPrediction) -> np.ndarray
     sizes = np.asarray(lengths, np.int64)
     special = int(config.add_bos) + int(config.add_eos)
     windows = count_windows(sizes, width)
+    if config.padding == "original":  # each is padded to the full width
+        return windows * config.max_position_embeddings
     return np.where(windows == 1, sizes, windows * width) + special * windows
 
 

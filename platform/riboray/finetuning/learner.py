@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,13 +29,13 @@ from riboray.model.prediction import HeadConfig, loss_terms
 from riboray.predicting.predictor import probabilities
 from riboray.pretraining.reduction import rank, reduce_gradients, world_size
 
-__all__ = ["Learner", "Step"]
+__all__ = ["KEPT_BYTES", "Learner", "Step"]
 
 #: Pairs of nucleotides that are looked at together, by device.
 _PAIR_BUDGETS = {"cpu": 1 << 21, "cuda": 1 << 25}
 
 #: Bytes of what a frozen encoder made that are kept in memory.
-_KEPT_BYTES = 2 << 30
+KEPT_BYTES = 2 << 30
 
 Rows = NDArray[np.int64]
 
@@ -72,10 +73,18 @@ class Learner:
         Those to train on: they decide scale, weights and where a head begins.
     device : torch.device
         Where to compute.
+    known : dict of int to ndarray, optional
+        What the head reads of records, if the encoder is frozen and it was made before; see
+        `all_features`.
     """
 
     def __init__(
-        self, config: FinetuneConfig, data: Dataset, rows: Rows, device: torch.device
+        self,
+        config: FinetuneConfig,
+        data: Dataset,
+        rows: Rows,
+        device: torch.device,
+        known: dict[int, NDArray[np.float32]] | None = None,
     ) -> None:
         self.config, self.data, self.device = config, data, device
         start = load_checkpoint(config.checkpoint).model
@@ -99,6 +108,12 @@ class Learner:
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
         self._features: dict[int, Tensor] = {}
         self._bytes = 0
+        if known is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # nobody writes to them
+                made = {k: torch.from_numpy(part).to(device) for k, part in known.items()}
+            self._features = made
+            self._bytes = KEPT_BYTES
 
     @property
     def is_contact(self) -> bool:
@@ -187,10 +202,20 @@ class Learner:
                 made = features_of(self.model, [self.data.sequences[k] for k in new])
             found = dict(zip(new, (part.clone() for part in made), strict=True))
             size = sum(part.nbytes for part in found.values())
-            if self._bytes + size <= _KEPT_BYTES:
+            if self._bytes + size <= KEPT_BYTES:
                 self._features |= found
                 self._bytes += size
         return [found[k] if k in found else self._features[k] for k in batch]
+
+    def all_features(self, rows: Rows) -> dict[int, NDArray[np.float32]]:
+        """Make what the head reads of records, by an encoder that is frozen."""
+        found: dict[int, NDArray[np.float32]] = {}
+        self.model.eval()
+        for batch in self._batches(rows):
+            made = self._features_of(batch)
+            found |= {k: part.cpu().numpy() for k, part in zip(batch, made, strict=True)}
+            self._features, self._bytes = {}, 0
+        return found
 
     def _loss(self, batch: list[int], logits: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the loss of records, by what is predicted, and how much it counts."""

@@ -69,6 +69,8 @@ class _Run:
         # With other limits, a run that ended by itself may go on.
         self.state.ended &= 0 < config.patience <= self.state.stale
         self.score: Score | None = None
+        done = self.state.step >= self.stop_step and self.state.evaluated >= 0
+        self.measured_step = self.state.step if done else -1
         self.base = self.last_checkpoint = self.last_record = self.state.elapsed_s
         self.last_notice = self.base
         self.start = time.monotonic()
@@ -142,7 +144,8 @@ class _Run:
     def measure_if_due(self, now: _Now) -> bool:
         """Measure on validation records after each epoch, and at the end."""
         epochs = self.state.step // self.epoch_steps
-        if epochs <= self.state.evaluated and not (self.finished and self.steps):
+        last = self.finished and self.state.step != self.measured_step
+        if epochs <= self.state.evaluated and not last:
             return False
         self.record(now.elapsed)
         self.measure(now.elapsed)
@@ -171,6 +174,7 @@ class _Run:
         if measured:
             self.emit({"kind": "validation", **self.place(elapsed), **measured, "best": is_best})
         self.state.evaluated = self.state.step // self.epoch_steps
+        self.measured_step = self.state.step
 
     def checkpoint(self, now: _Now, measured: bool) -> None:
         """Write a checkpoint of a new best model, before a stop, and every so often."""

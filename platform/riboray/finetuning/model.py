@@ -23,6 +23,7 @@ __all__ = [
     "Scale",
     "TuningModel",
     "check_learners",
+    "check_options",
     "class_weights",
     "kept_head",
     "make_head",
@@ -51,6 +52,27 @@ def kept_head(model: RnaBertForPreTraining, config: FinetuneConfig) -> HeadConfi
     return None
 
 
+def check_options(config: FinetuneConfig, data: Dataset, kept: HeadConfig | None) -> None:
+    """Refuse options that would do nothing.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option.
+    """
+    axes = config.search.axes
+    asked = {name for name in ("pooling", "transform") if getattr(config, name) or name in axes}
+    if kept is not None and asked:
+        name = sorted(asked)[0]
+        raise ConfigError(f"{name}: the model's head is gone on with; --new-head makes another")
+    if "pooling" in asked and data.task.level != "sequence":
+        raise ConfigError(f"pooling: nothing is pooled to predict {data.task.level}s")
+    if "lora_rank" in axes and "lora" not in (config.learn, *config.search.learn):
+        raise ConfigError("search.lora_rank: say --learn lora")
+    if "encoder_scale" in axes and config.learn == "frozen" and "learn" not in axes:
+        raise ConfigError("search.encoder_scale: the encoder is frozen")
+
+
 def make_head(data: Dataset, config: FinetuneConfig, kept: HeadConfig | None) -> HeadConfig:
     """Configure the head: the one that is kept, or a new one for the data's task."""
     if kept is not None:
@@ -60,7 +82,7 @@ def make_head(data: Dataset, config: FinetuneConfig, kept: HeadConfig | None) ->
         level=data.task.level,
         problem=data.task.problem,
         labels=data.task.labels,
-        pooling=config.pooling,
+        pooling=config.pooling or "mean",
         transform=config.transform or usual,  # type: ignore[arg-type]
         dropout=config.dropout,
     )

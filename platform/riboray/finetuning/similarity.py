@@ -19,7 +19,7 @@ __all__ = ["cluster_sequences", "read_clusters"]
 _K = 9
 
 #: Sequences compared at a time, with all.
-_BLOCK = 1024
+_BLOCK = 256
 
 #: Sequences that are compared, at most: of more, `riboray cluster` finds the pairs.
 _MOST = 100_000
@@ -39,7 +39,7 @@ def cluster_sequences(sequences: Sequence[str], identity: float) -> NDArray[np.i
     Returns
     -------
     ndarray, shape=(n,), dtype=int64
-        Of each, the number of its cluster.
+        Of each, the place of one sequence of its cluster.
 
     Raises
     ------
@@ -58,26 +58,24 @@ def cluster_sequences(sequences: Sequence[str], identity: float) -> NDArray[np.i
             f"{len(sequences):,} sequences are too many to compare here: cluster them with "
             "`riboray cluster` and give --clusters clusters.tsv"
         )
-    words = count_kmers(sequences, _K)
+    count, words = len(sequences), count_kmers(sequences, _K)
     sizes = np.diff(words.indptr)
-    links = []
     transposed = words.T.tocsr()
+    # Those too short for a 9-mer are alike only if they are the same.
+    first: dict[str, int] = {}
+    one_of_each = np.array([first.setdefault(s, k) for k, s in enumerate(sequences)], np.int64)
     for start in range(0, len(sequences), _BLOCK):
         block = (words[start : start + _BLOCK] @ transposed).tocoo()
         row, column = block.row + start, block.col
         least = np.minimum(sizes[row], sizes[column]) * identity**_K
         alike = (block.data >= np.maximum(least, 1)) & (row < column)
-        links.append(np.stack([row[alike], column[alike]]))
-    pairs = np.concatenate(links, axis=1) if links else np.empty((2, 0), np.int64)
-    # Those too short for a 9-mer are alike only if they are the same.
-    by_text = np.unique(np.array(sequences, dtype=object).astype(str), return_inverse=True)[1]
-    order = np.argsort(by_text, kind="stable")
-    same = by_text[order][1:] == by_text[order][:-1]
-    pairs = np.concatenate([pairs, np.stack([order[:-1][same], order[1:][same]])], axis=1)
-    count = len(sequences)
-    graph = sparse.coo_matrix((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (count, count))
-    found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
-    return found
+        # What was linked before is told by one link each, to a sequence of the same cluster.
+        links = np.concatenate([row[alike], np.arange(count)])
+        others = np.concatenate([column[alike], one_of_each])
+        graph = sparse.coo_matrix((np.ones(len(links), np.int8), (links, others)), (count, count))
+        labels = connected_components(graph, directed=False)[1]
+        one_of_each = np.unique(labels, return_index=True)[1][labels]
+    return one_of_each
 
 
 def read_clusters(path: str) -> dict[str, str]:

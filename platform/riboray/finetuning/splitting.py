@@ -29,6 +29,9 @@ _NAMES = {
 #: Groups up to which classes are spread evenly, which takes a step for each.
 _MOST_STRATIFIED = 20_000
 
+#: Parts that records are cut into to take a share of them.
+_PARTS = 20
+
 Rows = NDArray[np.int64]
 
 
@@ -143,7 +146,7 @@ def _one(records: Sequence[Labelled], kinds: _Kinds, config: FinetuneConfig) -> 
         if "test" not in given and not config.test and config.test_share:
             test, train = kinds.take(train, config.test_share)
         if "validation" not in given and not config.validation and config.validation_share:
-            share = config.validation_share / (1 - (0 if given else config.test_share))
+            share = config.validation_share * len(rows["train"]) / max(len(train), 1)
             validation, train = kinds.take(train, share)
     return _checked(Fold("all", train, validation, test), config)
 
@@ -173,7 +176,8 @@ class _Kinds:
     """Groups and classes of records, by which they are split."""
 
     def __init__(self, groups: list[str], classes: list[int] | None, seed: int) -> None:
-        self.groups = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)[1]
+        numbers: dict[str, int] = {}
+        self.groups = np.array([numbers.setdefault(g, len(numbers)) for g in groups], np.int64)
         self.classes = None if classes is None else np.array(classes)
         self.seed = seed
 
@@ -203,10 +207,20 @@ class _Kinds:
 
     def take(self, rows: Rows, share: float) -> tuple[Rows, Rows]:
         """Take about a share of rows; return it and the others."""
-        parts = self.cut(rows, min(max(round(1 / share), 2), len(np.unique(self.groups[rows]))))
-        # Groups may be large: the part whose size is nearest to what was asked for.
-        sizes = np.array([len(part) for part in parts])
-        chosen = parts[int(np.abs(sizes - share * len(rows)).argmin())]
+        there = len(np.unique(self.groups[rows]))
+        if there < 2:
+            raise ConfigError(
+                f"{len(rows):,} records of one group cannot be split further: give "
+                "--validation-share 0 or --test-share 0, or other groups (--split)"
+            )
+        parts = self.cut(rows, min(_PARTS, there))
+        # Groups may be large: as many parts, in their order, as come nearest to what was asked for.
+        sizes = np.cumsum([len(part) for part in parts])[:-1]
+        count = int(np.abs(sizes - share * len(rows)).argmin()) + 1
+        if count == 1:  # one part: the one of the nearest size
+            one = min(parts, key=lambda part: abs(len(part) - share * len(rows)))
+            return one, np.setdiff1d(rows, one)
+        chosen = np.sort(np.concatenate(parts[:count]))
         return chosen, np.setdiff1d(rows, chosen)
 
     def without(self, rows: Rows, config: FinetuneConfig) -> tuple[Rows, Rows]:

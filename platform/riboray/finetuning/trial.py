@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from riboray.errors import RiborayError
 from riboray.finetuning.config import FinetuneConfig
@@ -38,6 +40,7 @@ def run_trial(
     folder: Path,
     session: Session,
     device: torch.device,
+    features: dict[int, NDArray[np.float32]] | None = None,
 ) -> TrialResult:
     """Train, and measure the best model on what it is tested on.
 
@@ -49,13 +52,15 @@ def run_trial(
         The trial's directory; it goes on from the checkpoint there, and its result is left there.
     device : torch.device
         Where to train.
+    features : dict of int to ndarray, optional
+        What a frozen encoder made of records, if that is known.
     """
     known = TrialResult.read(folder)
     if known is not None:
         return known
     folder.mkdir(parents=True, exist_ok=True)
     store = store_of(config, folder)
-    learner = Learner(config, data, fold.train, device)
+    learner = Learner(config, data, fold.train, device, features)
     end = run(config, learner, fold, session, store)
     chosen = store.best() or store.newest(lambda message: None)
     if chosen is None or not end["finished"]:

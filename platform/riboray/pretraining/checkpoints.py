@@ -112,6 +112,7 @@ class CheckpointStore:
                 for p in files
             )
             details: dict[str, Any] = {"step": step}
+            score = score or self.score(step)  # the same model again, not measured again
             if score is not None:
                 details["score"] = asdict(score)
             write_manifest(

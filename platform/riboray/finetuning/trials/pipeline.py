@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from riboray.errors import RiborayError
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.datasets import Dataset
+from riboray.finetuning.learner import KEPT_BYTES, Learner
 from riboray.finetuning.metrics import LOWER_IS_BETTER
 from riboray.finetuning.plan import Trial, TrialResult
 from riboray.finetuning.splitting import Fold
 from riboray.finetuning.trial import run_trial
+from riboray.model.checkpoint import load_checkpoint
 from riboray.pipeline import first_line
 from riboray.pretraining.sessions import Record, Requests
 
@@ -70,7 +74,8 @@ class _TuneSession:
 
     def publish(self, record: Record) -> None:
         """Report a measurement."""
-        if record["kind"] == "validation" and self._metric in record:
+        # The last one comes too late for the scheduler to give the trial up.
+        if record["kind"] == "validation" and self._metric in record and record["progress"] < 1:
             score = self._sign * record[self._metric]
             tune.report({"score": score, "epochs": record["epochs"], "step": record["step"]})
 
@@ -83,7 +88,42 @@ class _TuneSession:
         return False
 
 
-def _train_trial(config: dict[str, Any], work: TrialWork) -> None:
+@ray.remote
+def _make_features(work: TrialWork, rows: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
+    """Have the frozen encoder read some records."""
+    torch.set_num_threads(work.config.cpus_per_worker)
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    return Learner(work.config, work.data, rows, device).all_features(rows)
+
+
+def _shared_features(work: TrialWork, resources: dict[str, float]) -> list[Any]:
+    """Have what a frozen encoder makes of all records made once for all trials.
+
+    Returns
+    -------
+    list of ObjectRef
+        Of parts of the records; nothing if trials differ in it, or if it is too much to keep.
+    """
+    config, data = work.config, work.data
+    if config.learn != "frozen" or {"learn", "pooling"} & config.search.axes.keys():
+        return []
+    lengths = np.array([len(text) for text in data.sequences])
+    rows = len(data) if data.task.level == "sequence" else int(lengths.sum())
+    width = load_checkpoint(config.checkpoint).model.config.hidden_size
+    if 4 * width * rows > KEPT_BYTES:
+        return []
+    # Longest first, dealt out: parts of about one size.
+    order = np.argsort(-lengths, kind="stable")
+    count = min(max(4 * int(ray.cluster_resources().get("CPU", 1)), 1), len(order))  # type: ignore[no-untyped-call]
+    shared = ray.put(work)
+    make = _make_features.options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))
+    parts = [make.remote(shared, order[k::count]) for k in range(count)]
+    # Before any trial holds the GPU that they need.
+    ray.wait(parts, num_returns=len(parts), fetch_local=False)
+    return parts
+
+
+def _train_trial(config: dict[str, Any], work: TrialWork, features: list[Any]) -> None:
     """Run one trial; Ray Tune calls it in a process of its own."""
     trial = work.trials[config["trial"]]
     torch.set_num_threads(work.config.cpus_per_worker)
@@ -91,7 +131,11 @@ def _train_trial(config: dict[str, Any], work: TrialWork) -> None:
     own = trial.configured(work.config)
     folder = work.folder / trial.name
     fold = work.folds[trial.fold]
-    run_trial(own, work.data, fold, folder, _TuneSession(work.metric), device)
+    session = _TuneSession(work.metric)
+    known: dict[int, NDArray[np.float32]] = {}
+    for part in ray.get(features):
+        known |= part
+    run_trial(own, work.data, fold, folder, session, device, known or None)
 
 
 class _Telling(tune.Callback):
@@ -173,8 +217,10 @@ def _fit(
         resources["memory"] = config.memory_per_worker * 2**30
     scheduler, notes = _scheduler(work), work.folder / "tune"
     shutil.rmtree(notes, ignore_errors=True)  # of another call; what counts lies beside it
+    features = _shared_features(work, resources)
+    trainable = tune.with_parameters(_train_trial, work=work, features=features)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_train_trial, work=work), resources),
+        tune.with_resources(trainable, resources),
         param_space={"trial": tune.grid_search(todo)},
         tune_config=tune.TuneConfig(
             metric="score",
