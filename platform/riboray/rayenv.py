@@ -22,6 +22,8 @@ _SETTINGS = {
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     # Ray Tune tells of itself in boxes otherwise, however quiet it is asked to be.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Ctrl-C must not look as if all trials had been given up.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Errors of calls are told once, in words; what went with a machine is made again.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }

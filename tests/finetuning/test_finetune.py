@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import yaml
 
 from riboray.cli import main
-from riboray.errors import OutputError
+from riboray.errors import ConfigError, OutputError
 from riboray.finetuning.config import FinetuneConfig, LabelColumns, SearchSpace
 from riboray.finetuning.datasets import prepare
 from riboray.finetuning.driver import finetune
@@ -169,9 +170,51 @@ def test_a_search_hands_the_best_trial_over(ray_local, config, tmp_path):
     ours = load_checkpoint(tmp_path / "runs" / "r" / "checkpoint").model.state_dict()
     theirs = load_checkpoint(CheckpointStore(trial / "checkpoints").best()).model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert TrialResult.read(trial).metrics["spearman"] == pytest.approx(
+    assert TrialResult.read(trial, asked.limits()).metrics["spearman"] == pytest.approx(
         summary["test"]["spearman"], abs=1e-6
     )
+
+
+def test_a_search_survives_a_value_that_diverges(ray_local, config, tmp_path):
+    """Also one of a single value, which is trained with as if it had been given."""
+    columns = LabelColumns(label=["gc"])
+    search = SearchSpace(learning_rate=[1e30, 0.01])
+    summary = finetune(config(columns=columns, max_epochs=3.0, search=search))
+    told = {t["options"]["learning_rate"]: t["failed"] for t in summary["trials"]}
+    assert "diverged" in told[1e30]
+    assert told[0.01] is None
+    assert summary["options"] == {"learning_rate": 0.01}
+    alone = config(columns=columns, max_epochs=1.0, search=replace(search, learning_rate=[0.02]))
+    assert finetune(replace(alone, run_name="one"))["options"] == {"learning_rate": 0.02}
+    rates = [r["learning_rate"] for r in records(tmp_path / "runs" / "one") if r["kind"] == "train"]
+    assert 0 < max(rates) <= 0.02
+    with pytest.raises(ConfigError, match="dropout must be in"):
+        finetune(config(columns=columns, search=SearchSpace(dropout=[1.5])))
+
+
+def test_ctrl_c_in_a_search_keeps_what_is_done(
+    ray_local, hairpins, tiny_checkpoint, tmp_path, capsys
+):
+    command = ["finetune", hairpins, "--columns.label", "gc", "--checkpoint", tiny_checkpoint]
+    command += [*CLI, "--folds", "3", "--max-epochs", "60", "--patience", "0", "--refit", "false"]
+    folder = tmp_path / "runs" / "r" / "trials"
+    process = start(command, tmp_path)
+    wait_for(lambda: list(folder.glob("*/checkpoints/step-*")), message="no trial has begun")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "trials that are done are kept" in err.strip().splitlines()[-1]
+    assert not (tmp_path / "runs" / "r" / "summary.json").exists()
+    code, _, err = here(*command, "--storage", tmp_path / "runs", capsys=capsys)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "runs" / "r" / "summary.json").read_text())
+    assert len(summary["folds"]) == 3
+    # With more epochs, folds go on from where they were.
+    longer = [*command, "--max-epochs", "62", "--storage", tmp_path / "runs"]
+    code, _, err = here(*longer, capsys=capsys)
+    assert code == 0, err
+    newest = max(CheckpointStore(folder / "fold-001" / "checkpoints").steps())
+    assert newest > 60 * (newest // 62)
 
 
 def test_a_trial_whose_process_dies_goes_on(ray_local, config, tmp_path):

@@ -359,6 +359,24 @@ def test_a_run_may_end_before_its_schedule(tiny_checkpoint, rng):
     assert rates == [r["learning_rate"] for r in whole.records if r["kind"] == "train"][:6]
 
 
+@pytest.mark.parametrize("record_seconds", [0.0, 100.0])
+def test_the_last_step_is_measured_and_kept(record_seconds, tiny_checkpoint, rng, tmp_path):
+    """An end within an epoch, and one that was told beforehand, whether records are due or not."""
+    data, fold = dataset("classes", rng, count=26), fold_of(26)
+    config = configured(
+        tiny_checkpoint, max_epochs=2.5, record_seconds=record_seconds, learning_rate=1e-9
+    )
+    session, store = LocalSession(), CheckpointStore(tmp_path / "a")
+    run(config, Learner(config, data, fold.train, CPU), fold, session, store)
+    steps = [r["step"] for r in session.records if r["kind"] == "validation"]
+    assert steps == [0, 4, 8, 10]
+    assert store.steps()[-1] == 10
+    none = np.empty(0, np.int64)
+    every, store = Fold("all", np.arange(26), none, none), CheckpointStore(tmp_path / "b")
+    run(config, Learner(config, data, every.train, CPU), every, session, store, 7)
+    assert store.steps() == [7]
+
+
 def test_a_head_is_gone_on_with(tiny_checkpoint, rng, tmp_path):
     """Without a step, a model that is fine-tuned again predicts what it did."""
     from riboray.model import save_checkpoint

@@ -178,3 +178,25 @@ def test_each_group_in_turn():
 def test_splits_that_cannot_be_made(options, told):
     with pytest.raises(ConfigError, match=told):
         folds_of(labelled(9, ["a", "b", "c"] * 3), **options)
+
+
+def test_files_that_are_given_keep_their_groups_out_of_training(tmp_path):
+    """Clusters and families of what is tested on are left out of training and listed; of a random
+    split, sequences that are in both are counted."""
+    from riboray.finetuning.datasets import describe_counts, prepare
+
+    rng = np.random.default_rng(2)
+    texts = random_sequences(rng, 30, 60, 80)
+    for name, rows in (("train", texts), ("test", texts[:5])):
+        body = "".join(f"{name}{k},{s},{'xy'[k % 2]}\n" for k, s in enumerate(rows))
+        (tmp_path / f"{name}.csv").write_text("id,sequence,label\n" + body)
+    files = {"train": [str(tmp_path / "train.csv")], "test": [str(tmp_path / "test.csv")]}
+    apart = prepare(FinetuneConfig(**files, split="cluster"), None, ambiguity=True)
+    assert apart.shared == 0
+    assert {r.id for r in apart.rejects} == {f"train{k}" for k in range(5)}
+    counts = describe_counts(apart)
+    assert (counts["records"], counts["used"], counts["test"]) == (35, 30, 5)
+    assert counts["used"] + sum(counts["left_out"].values()) == counts["records"]
+    mixed = prepare(FinetuneConfig(**files), None, ambiguity=True)
+    assert 0 < mixed.shared <= 8
+    assert not mixed.rejects

@@ -73,6 +73,19 @@ def test_structures_of_fasta_are_labels(tmp_path):
     assert (b.label, b.group) == ("....", None)
 
 
+def test_a_byte_order_mark_and_bytes_are_read(tmp_path):
+    path = tmp_path / "bom"
+    path.write_bytes(b'\xef\xbb\xbf{"sequence": "ACGU", "label": 1}\n')
+    assert [row.label for row in read_rows(str(path), LabelColumns())] == [1]
+    table = pa.table({"sequence": [b"ACGU"], "label": [b"x"]})
+    pq.write_table(table, path)
+    (row,) = read_rows(str(path), LabelColumns())
+    assert (row.sequence, row.label) == ("ACGU", "x")
+    pq.write_table(pa.table({"sequence": ["ACGU"], "label": [b"\xff"]}), path)
+    with pytest.raises(InputError, match="record 1: is not UTF-8"):
+        list(read_rows(str(path), LabelColumns()))
+
+
 def test_lists_in_cells_are_lists(tmp_path):
     path = tmp_path / "l.csv"
     path.write_text('id,sequence,label\na,ACGU,"[0, 1, null, 0]"\nb,GC,[.]\n')
@@ -101,6 +114,11 @@ def test_several_label_columns_make_a_list(tmp_path):
         (b'{"sequence": "ACGU", "label": 1}\n{"sequence": \n', "record 2: no valid JSON"),
         (b'["ACGU"]', "record 1: is no object"),
         (b"PAR1 but not really", "Parquet file cannot be read"),
+        (b'{"sequence": "ACGU", "label": {"v": 0}}', "record 1: its label is an object"),
+        (b'{"sequence": "ACGU", "label": ' + b"[" * 9 + b"]" * 9 + b"}", "nested too deep"),
+        (b'{"sequence": "ACGU", "label": ' + b"[" * 90_000 + b"}", "record 1: .*nested too deep"),
+        (b'{"sequence": "\\ud800", "label": 1}', "record 1: holds characters that are no text"),
+        (b"id,id,sequence,label\na,a,ACGU,x\n", "several columns called 'id'"),
         (gzip.compress(b"id,sequence,label\na,ACGU,x\n")[:-9], "truncated"),
     ],
 )

@@ -44,11 +44,14 @@ def found(labels, head=None, **options):
         ([[0.5] * 9, [1.5] * 7, [0.1] * 10], "nucleotide", "regression", ("value",)),
         (["EEESSSEEE", "EESSSEE", "HHHHEEESSS"], "nucleotide", "multiclass", ("E", "H", "S")),
         (["(((...)))", "((...))", ".........."], "contact", "binary", ("no pair", "pair")),
+        (["<<<___>>>", "<<...>>", "::<<_.A>>a"], "contact", "binary", ("no pair", "pair")),
+        ([[[0, 1]] * 9, [[1, 1]] * 7, [[0, 0]] * 10], "nucleotide", "multilabel", None),
     ],
 )
 def test_tasks_are_inferred(labels, level, problem, names):
     task = found(labels)
-    assert (task.level, task.problem, task.labels) == (level, problem, names)
+    assert (task.level, task.problem) == (level, problem)
+    assert names is None or task.labels == names
 
 
 def test_a_matrix_is_of_pairs():
@@ -67,6 +70,15 @@ def test_what_is_said_goes_first():
         found(structures, problem="regression")
     with pytest.raises(InputError, match="record 1: .*structure"):
         found(structures, level="sequence")
+
+
+def test_one_value_that_is_no_number_is_a_mistake_and_no_class():
+    sequences = ["ACGU" + "A" * k for k in range(50)]
+    records = made([*[f"{k}.5" for k in range(49)], "high"], sequences)
+    task = find_task(records, FinetuneConfig(train=["t.csv"]), None)
+    assert task.problem == "regression"
+    with pytest.raises(InputError, match="record 50: its label 'high' is no number"):
+        encode_label(records[-1], task)
 
 
 def test_a_head_that_does_not_fit_is_told_with_a_record():

@@ -45,6 +45,13 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert newest(store) == (10, [])
 
 
+def test_the_best_stays_the_best_when_it_is_saved_again(tmp_path):
+    """As when a run that goes on is stopped before its next step: nothing is measured anew."""
+    store = filled(CheckpointStore(tmp_path, keep=1), [1, 2], {1: 0.9, 2: 0.95})
+    filled(store, [2, 3])
+    assert store.best() == store.path(2)
+
+
 def test_a_later_phase_has_its_own_best(tmp_path):
     store = filled(CheckpointStore(tmp_path, keep=1), [1, 2], {1: 100.0})
     store.save(3, lambda folder: None, Score(1, "loss", -5.0))

@@ -164,6 +164,7 @@ def results_of(trials: Sequence[Trial], results: dict[str, TrialResult]) -> list
                 "best": result.best,
                 "epochs": result.epochs,
                 "stopped": result.stopped,
+                "failed": result.failed,
             }
         )
     return found

@@ -17,7 +17,7 @@ from riboray import __version__
 from riboray.console import say
 from riboray.corpus.rejects import write_rejects
 from riboray.corpus.trained import TrainedSequences
-from riboray.errors import ConfigError
+from riboray.errors import ConfigError, RiborayError
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.datasets import Prepared, describe_counts, prepare
 from riboray.finetuning.display import (
@@ -52,6 +52,7 @@ from riboray.manifest import atomic_path, write_config, write_json
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.model.prediction import RnaBertForPrediction
 from riboray.pretraining.checkpoints import CheckpointStore, step_of
+from riboray.pretraining.interrupts import Interrupted
 from riboray.pretraining.report import draw_training_curve, read_records, write_records
 from riboray.pretraining.rundir import (
     RunDirectory,
@@ -217,7 +218,13 @@ class _Work:
         with connect(address, cpus=self.config.cpus_per_worker) as resources:
             use_gpu = gpus_wanted(replace(self.config, num_workers=1), address, resources)
             say(f"  trials      {len(self.trials)}")
-            return run_trials(work, use_gpu=use_gpu, tell=lines.tell)
+            try:
+                return run_trials(work, use_gpu=use_gpu, tell=lines.tell)
+            except KeyboardInterrupt as error:
+                raise Interrupted(
+                    "stopped; trials that are done are kept, and others go on from their "
+                    f"checkpoints: run the same command with --run-name {self.config.run_name}"
+                ) from error
 
     def _finish_search(self, results: dict[str, TrialResult]) -> Record:
         """Hand over the model of the best trial."""
@@ -236,6 +243,9 @@ class _Work:
 
     def _finish_folds(self, results: dict[str, TrialResult], address: str) -> Record:
         """Sum up a cross-validation, and train on all records."""
+        for failure in (r.failed for r in results.values()):
+            if failure is not None and not self.config.search.axes:
+                raise RiborayError(failure)
         options = best_options(self.trials, results) if self.config.search.axes else {}
         if options:
             say(f"\n  chosen      {options_text(options)}")

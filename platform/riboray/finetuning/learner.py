@@ -29,7 +29,7 @@ from riboray.model.prediction import HeadConfig, loss_terms
 from riboray.predicting.predictor import probabilities
 from riboray.pretraining.reduction import rank, reduce_gradients, world_size
 
-__all__ = ["KEPT_BYTES", "Learner", "Step"]
+__all__ = ["KEPT_BYTES", "Diverged", "Learner", "Step"]
 
 #: Pairs of nucleotides that are looked at together, by device.
 _PAIR_BUDGETS = {"cpu": 1 << 21, "cuda": 1 << 25}
@@ -38,6 +38,10 @@ _PAIR_BUDGETS = {"cpu": 1 << 21, "cuda": 1 << 25}
 KEPT_BYTES = 2 << 30
 
 Rows = NDArray[np.int64]
+
+
+class Diverged(RiborayError):
+    """Training led to numbers that are none."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Learner:
 
         Raises
         ------
-        RiborayError
+        Diverged
             If the gradient is not finite; weights are as before.
         """
         mine = rows[rank() :: world_size()]
@@ -155,7 +159,7 @@ class Learner:
             parameter.grad /= max(weight, 1e-30)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm):  # the same on all workers, and no weight has been touched
-            raise RiborayError(
+            raise Diverged(
                 "training diverged: the gradient is NaN or infinite; try a lower learning_rate"
             )
         for group in self.optimizer.param_groups:
@@ -267,7 +271,8 @@ class Learner:
             found.add_pairs(values.ravel(), target.ravel(), length)
             return
         width = () if self.head.problem == "multiclass" else (self.head.outputs,)
-        found.add_values(values.reshape(-1, self.head.outputs), target.reshape(-1, *width))
+        add = found.add_some if self.is_contact else found.add_values
+        add(values.reshape(-1, self.head.outputs), target.reshape(-1, *width))
 
     def measure(self, rows: Rows) -> dict[str, float]:
         """Measure on records, all workers together; each gets the same."""

@@ -36,6 +36,9 @@ _CHOSEN = {"binary": "mcc", "multiclass": "mcc", "multilabel": "auroc", "regress
 #: Of an RNA of L nucleotides, the L / k likeliest pairs are looked at, for these k.
 _DIVISORS = {"precision_at_l": 1, "precision_at_l2": 2, "precision_at_l5": 5}
 
+#: Pairs of an RNA that are measured on where they are more than yes and no.
+_MOST_PAIRS = 10_000
+
 #: Nearest nucleotides that make a pair: three lie between.
 _NEAREST = 4
 
@@ -91,6 +94,11 @@ class Evidence:
         """Add predictions of a sequence, of nucleotides or of pairs."""
         self.predictions.append(predicted)
         self.targets.append(target)
+
+    def add_some(self, predicted: Values, target: NDArray[Any]) -> None:
+        """Add predictions of an RNA's pairs, every so manieth where they are many."""
+        step = -(-len(predicted) // _MOST_PAIRS)
+        self.add_values(predicted[::step], target[::step])
 
     def add_pairs(self, predicted: Values, marks: NDArray[np.floating], length: int) -> None:
         """Add probabilities of an RNA's pairs i < j, and their labels, shape (n (n - 1) / 2,)."""

@@ -147,7 +147,7 @@ def _add_pairs(evidence: Evidence, head: HeadConfig, values: Values, target: Any
     if head.problem == "binary":
         evidence.add_pairs(predicted.ravel(), marks.ravel(), length)
     else:
-        evidence.add_values(predicted, marks)
+        evidence.add_some(predicted, marks)
 
 
 def _named(target: NDArray[Any], head: HeadConfig) -> Any:
@@ -180,9 +180,17 @@ def _table(columns: _Columns, folded: Sequence[FoldedRna], head: HeadConfig) -> 
             for name in ("f1", "sensitivity", "ppv"):
                 table[name] = pa.array([getattr(rna, name) for rna in folded], pa.float32())
         return pa.table(table)
-    table |= {"label": columns.label, "prediction": columns.prediction}
+    kind = _label_type(head)  # said, as a fold may have none of what another has
+    table["label"] = pa.array(columns.label, kind)
+    table["prediction"] = pa.array(columns.prediction, kind)
     table["values"] = pa.array(columns.values, pa.list_(pa.float32()))
     return pa.table(table)
+
+
+def _label_type(head: HeadConfig) -> pa.DataType:
+    if head.level == "nucleotide" or head.problem == "regression":
+        return pa.list_(pa.float32())
+    return pa.list_(pa.string()) if head.problem == "multilabel" else pa.string()
 
 
 def _confusion(evidence: Evidence, head: HeadConfig) -> list[list[int]] | None:

@@ -60,6 +60,10 @@ class TrialResult:
         Whether it was given up before its end, as others were better.
     confusion : list of list of int, optional
         See `Outcome`.
+    limits : dict
+        Of the run then: with others, a trial goes on.
+    failed : str, optional
+        Why nothing came of it.
     """
 
     best: float | None
@@ -68,20 +72,23 @@ class TrialResult:
     threshold: float = 0.5
     stopped: bool = False
     confusion: list[list[int]] | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
+    failed: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write it into a trial's directory: the trial is done then."""
         write_json(folder / "result.json", {"schema_version": 1, **asdict(self)})
 
     @classmethod
-    def read(cls, folder: Path) -> TrialResult | None:
-        """Read what `write` wrote; None if the trial is not done."""
+    def read(cls, folder: Path, limits: dict[str, Any]) -> TrialResult | None:
+        """Read what `write` wrote; None if the trial is not done, by these limits."""
         path = folder / "result.json"
         if not path.is_file():
             return None
         values = json.loads(path.read_text("utf-8"))
         values.pop("schema_version")
-        return cls(**values)
+        found = cls(**values)
+        return found if found.limits == limits else None
 
 
 def list_trials(config: FinetuneConfig, folds: Sequence[Fold]) -> list[Trial]:
@@ -118,12 +125,17 @@ def best_options(trials: Sequence[Trial], results: dict[str, TrialResult]) -> di
     """
     scores: dict[str, list[float]] = {}
     options: dict[str, dict[str, Any]] = {}
+    broken: set[str] = set()  # one of whose folds diverged
     for trial in trials:
         key = json.dumps(trial.options, sort_keys=True)
         options[key] = trial.options
-        best = results[trial.name].best
-        if best is not None:
+        best, failed = results[trial.name].best, results[trial.name].failed
+        if failed is not None:
+            scores[key] = []
+            broken.add(key)
+        if best is not None and key not in broken:
             scores.setdefault(key, []).append(best)
+    scores = {key: values for key, values in scores.items() if values}
     if not scores:
         raise ConfigError("no trial could be measured: a search needs validation records")
     chosen = max(scores, key=lambda key: float(np.mean(scores[key])))

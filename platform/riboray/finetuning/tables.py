@@ -23,6 +23,9 @@ __all__ = ["Row", "read_rows"]
 #: Columns taken where none is named, the first that is there.
 _LABELS = ("label", "labels", "secondary_structure", "structure", "dot_bracket", "target", "class")
 _GROUPS = ("family", "group", "cluster", "rfam", "rfam_acc")
+#: Lists in lists that a label may be: a matrix of several numbers each.
+_DEEPEST = 3
+
 _PARTS = ("split", "part", "partition", "fold", "set")
 
 
@@ -59,6 +62,20 @@ def read_rows(path: str, columns: LabelColumns) -> Iterator[Row]:
         record.
     """
     start = first_bytes(path, CorpusError, "table of labelled RNAs")
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    number = 0
+    try:
+        for row in _rows(path, columns, start):
+            _check(path, row)
+            number = row.number
+            yield row
+    except RecursionError as error:
+        raise CorpusError(path, "its label is nested too deep", number + 1) from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(path, "is not UTF-8 text", number + 1) from error
+
+
+def _rows(path: str, columns: LabelColumns, start: bytes) -> Iterator[Row]:
     if start.startswith(b"PAR1"):
         return _parquet_rows(path, columns)
     if start.startswith(b">"):
@@ -66,6 +83,22 @@ def read_rows(path: str, columns: LabelColumns) -> Iterator[Row]:
     if start.startswith((b"{", b"[")):
         return _json_rows(path, columns, start.startswith(b"["))
     return _csv_rows(path, columns)
+
+
+def _check(path: str, row: Row) -> None:
+    """Refuse what no record can have."""
+    try:
+        for text in (row.id, row.sequence, row.group, row.part):
+            (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(path, "holds characters that are no text", row.number) from error
+    label, depth = row.label, 0
+    while isinstance(label, list) and label:
+        label, depth = label[0], depth + 1
+    if depth > _DEEPEST:
+        raise CorpusError(path, "its label is nested too deep", row.number)
+    if isinstance(label, dict):
+        raise CorpusError(path, "its label is an object, not a value or a list", row.number)
 
 
 def _fasta_rows(path: str) -> Iterator[Row]:
@@ -100,8 +133,6 @@ def _csv_rows(path: str, columns: LabelColumns) -> Iterator[Row]:
                     reason = f"{len(cells)} cells under a header of {len(names)}"
                     raise CorpusError(path, reason, number)
                 yield _row(number, dict(zip(names, cells, strict=True)), found)
-        except UnicodeDecodeError as error:
-            raise CorpusError(path, "is not UTF-8 text", number + 1) from error
         except csv.Error as error:
             raise CorpusError(path, f"no valid CSV ({error})", number + 1) from error
 
@@ -133,8 +164,8 @@ def _json_values(path: str, handle: BinaryIO, is_array: bool) -> Iterator[Any]:
             return
         for number, line in enumerate((x for x in handle if x.strip()), start=1):  # noqa: B007
             yield json.loads(line)
-    except UnicodeDecodeError as error:
-        raise CorpusError(path, "is not UTF-8 text", number) from error
+    except UnicodeDecodeError:
+        raise
     except ValueError as error:
         raise CorpusError(path, f"no valid JSON ({error})", number) from error
 
@@ -167,7 +198,8 @@ def _find(path: str, names: list[str], asked: LabelColumns) -> _Columns:
     def one(wanted: str | None, usual: tuple[str, ...]) -> str | None:
         if wanted is not None:
             return _there(path, names, wanted)
-        return next((name for name in usual if name in names), None)
+        found = next((name for name in usual if name in names), None)
+        return None if found is None else _there(path, names, found)
 
     sequence = one(asked.sequence, USUAL_NAMES["sequence"])
     if sequence is None:
@@ -197,6 +229,8 @@ def _there(path: str, names: list[str], wanted: str) -> str:
 def _row(number: int, values: dict[str, Any], columns: _Columns) -> Row:
     def text(name: str | None) -> str | None:
         value = None if name is None else values.get(name)
+        if isinstance(value, bytes):
+            value = value.decode()
         return None if value is None or value == "" else str(value).strip()
 
     labels = [_plain(values.get(name)) for name in columns.labels]
@@ -212,12 +246,14 @@ def _row(number: int, values: dict[str, Any], columns: _Columns) -> Row:
 
 def _plain(value: Any) -> Any:
     """Return a label as text, number or list; a list may be written out, as in CSV."""
+    if isinstance(value, bytes):
+        value = value.decode()
     if not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("[") and text.endswith("]") and len(text) > 1:
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text  # brackets may be a structure
     return text or None

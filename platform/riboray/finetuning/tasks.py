@@ -19,10 +19,15 @@ __all__ = ["Task", "class_names", "find_task", "is_structure"]
 #: Records that are looked at to tell what the labels of all are.
 _LOOKED_AT = 500
 
+#: Share of labels that are no numbers among those that are, at most.
+_MOST_STRANGE = 0.05
+
 #: Different whole numbers that are still taken for classes.
 _MOST_CLASSES = 20
 
-_BRACKETS = re.compile(r"[.()\[\]{}<>]*")
+#: Symbols of dot-bracket and WUSS structures; letters are pseudoknots.
+_STRUCTURE = re.compile(r"[.()\[\]{}<>\-_,:~A-Za-z]*")
+_BRACKET, _LETTER = re.compile(r"[()\[\]{}<>]"), re.compile(r"[A-Za-z]")
 
 #: Names of the classes that a structure tells.
 _OF_STRUCTURES: dict[Level, tuple[str, str]] = {
@@ -58,8 +63,13 @@ class Task:
 
 
 def is_structure(label: Any, length: int) -> bool:
-    """Tell whether a label is a secondary structure of so many nucleotides, by brackets alone."""
-    return isinstance(label, str) and len(label) == length and bool(_BRACKETS.fullmatch(label))
+    """Tell whether a label is a secondary structure of so many nucleotides.
+
+    In dot-bracket or WUSS notation; letters alone are none. Whether brackets match does not matter.
+    """
+    if not isinstance(label, str) or len(label) != length or not _STRUCTURE.fullmatch(label):
+        return False
+    return bool(_BRACKET.search(label)) or not _LETTER.search(label)
 
 
 def find_task(records: Sequence[Labelled], config: FinetuneConfig, head: HeadConfig | None) -> Task:
@@ -83,7 +93,7 @@ def find_task(records: Sequence[Labelled], config: FinetuneConfig, head: HeadCon
         If what was said does not fit together.
     """
     first = list(islice(records, _LOOKED_AT))
-    structures = all(is_structure(r.label, len(r.sequence)) for r in first)
+    structures = 2 * sum(is_structure(r.label, len(r.sequence)) for r in first) > len(first)
     level = config.level or _level(first, structures)
     if structures and head is not None and config.level is None and head.level == "nucleotide":
         level = head.level
@@ -146,7 +156,8 @@ def _sampled(records: Sequence[Labelled], level: Level) -> list[Any]:
         found += [item for item in few if not is_missing(item)]
     if not found:
         raise records[0].place.refuse("no record to train on has a label")
-    several = level == "sequence" and any(isinstance(r.label, list) for r in records[:_LOOKED_AT])
+    several = any(_outputs(record.label, level) > 1 for record in records[:_LOOKED_AT])
+    several |= level == "sequence" and any(isinstance(r.label, list) for r in records[:_LOOKED_AT])
     return [found] if several else found
 
 
@@ -155,7 +166,9 @@ def _problem(items: list[Any]) -> Problem:
     several = isinstance(items[0], list)
     values = items[0] if several else items
     numbers = [number_of(value) for value in values]
-    if any(number is None for number in numbers):
+    strange = sum(number is None for number in numbers)
+    # Where nearly all are numbers, what is none is a mistake, which is told with its record.
+    if strange > len(values) * _MOST_STRANGE:
         kinds = len(set(map(str, values)))
         return "multilabel" if several else "binary" if kinds <= 2 else "multiclass"
     distinct = {number for number in numbers if number is not None}
@@ -193,7 +206,8 @@ def class_names(label: Any, level: Level, problem: Problem) -> Iterable[str]:
 def _are_marks(records: Sequence[Labelled]) -> bool:
     """Tell whether several labels are told by 0 and 1, one for each, and not by names."""
     lists = [r.label for r in records[:_LOOKED_AT] if isinstance(r.label, list)]
-    return bool(lists) and all(number_of(x) is not None for x in lists[0] if not is_missing(x))
+    items = [x for label in lists[:20] for x in _items(label, "sequence") if not is_missing(x)]
+    return bool(items) and all(number_of(x) is not None for x in items)
 
 
 def _outputs(label: Any, level: Level) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from riboray.errors import RiborayError
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.datasets import Dataset
-from riboray.finetuning.learner import Learner
+from riboray.finetuning.learner import Diverged, Learner
 from riboray.finetuning.loop import run, steps_of
 from riboray.finetuning.outcome import choose_threshold, measure_model
 from riboray.finetuning.plan import TrialResult
@@ -23,7 +23,7 @@ from riboray.model.prediction import RnaBertForPrediction
 from riboray.pretraining.checkpoints import CheckpointStore, step_of
 from riboray.pretraining.sessions import Session
 
-__all__ = ["PREDICTIONS_NAME", "run_trial", "store_of"]
+__all__ = ["PREDICTIONS_NAME", "give_up", "run_trial", "store_of"]
 
 PREDICTIONS_NAME = "predictions.parquet"
 
@@ -31,6 +31,19 @@ PREDICTIONS_NAME = "predictions.parquet"
 def store_of(config: FinetuneConfig, folder: Path) -> CheckpointStore:
     """Return where a trial keeps its checkpoints."""
     return CheckpointStore(folder / "checkpoints", config.keep_checkpoints)
+
+
+def give_up(config: FinetuneConfig, folder: Path, records: int) -> None:
+    """Write down that a trial was given up, and how good it was by then."""
+    store = store_of(config, folder)
+    best = store.best()
+    score = None if best is None else store.score(step_of(best))
+    TrialResult(
+        None if score is None else score.value,
+        0.0 if best is None else step_of(best) / steps_of(config, records)[0],
+        stopped=True,
+        limits=config.limits(),
+    ).write(folder)
 
 
 def run_trial(
@@ -55,13 +68,18 @@ def run_trial(
     features : dict of int to ndarray, optional
         What a frozen encoder made of records, if that is known.
     """
-    known = TrialResult.read(folder)
+    known = TrialResult.read(folder, config.limits())
     if known is not None:
         return known
     folder.mkdir(parents=True, exist_ok=True)
     store = store_of(config, folder)
     learner = Learner(config, data, fold.train, device, features)
-    end = run(config, learner, fold, session, store)
+    try:
+        end = run(config, learner, fold, session, store)
+    except Diverged as error:  # it would again
+        found = TrialResult(None, 0.0, stopped=True, limits=config.limits(), failed=str(error))
+        found.write(folder)
+        return found
     chosen = store.best() or store.newest(lambda message: None)
     if chosen is None or not end["finished"]:
         raise RiborayError(f"{folder.name} ended before its end")
@@ -77,6 +95,7 @@ def run_trial(
         outcome.metrics,
         model.head_config.threshold,
         confusion=outcome.confusion,
+        limits=config.limits(),
     )
     found.write(folder)
     return found

@@ -13,7 +13,7 @@ def is_missing(label: Any) -> bool:
     if isinstance(label, list):
         return all(is_missing(item) for item in label)
     if isinstance(label, str):
-        return label.strip().lower() in ("", "nan")
+        return label.strip().lower() in ("", "nan", "na", "n/a", "null")
     return label is None or (isinstance(label, float) and math.isnan(label))
 
 
@@ -23,6 +23,8 @@ def number_of(item: Any) -> float | None:
         return float(item)
     try:
         return float(item)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
     except (TypeError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from riboray.finetuning.learner import KEPT_BYTES, Learner
 from riboray.finetuning.metrics import LOWER_IS_BETTER
 from riboray.finetuning.plan import Trial, TrialResult
 from riboray.finetuning.splitting import Fold
-from riboray.finetuning.trial import run_trial
+from riboray.finetuning.trial import give_up, run_trial
 from riboray.model.checkpoint import load_checkpoint
 from riboray.pipeline import first_line
 from riboray.pretraining.sessions import Record, Requests
@@ -191,10 +191,10 @@ def run_trials(
     Where options are searched and there is no cross-validation, trials that are worse than half of
     those that came as far are given up (ASHA: Li et al. 2020, arXiv:1810.05934).
     """
-    todo = [name for name in work.trials if TrialResult.read(work.folder / name) is None]
+    todo = [name for name, result in _results(work).items() if result is None]
     if todo:
         _fit(work, todo, use_gpu, tell)
-    results = {name: TrialResult.read(work.folder / name) for name in work.trials}
+    results = _results(work)
     missing = [name for name, result in results.items() if result is None]
     if missing:
         raise RiborayError(f"{missing[0]} has no result; give the same command again")
@@ -238,18 +238,27 @@ def _fit(
         ),
     )
     found = tuner.fit()
+    errors = []
     for result in (found[k] for k in range(len(found))):
         assert result.config is not None
         name = result.config["trial"]
         if result.error is not None:
-            cause = _cause(result.error)
-            if isinstance(cause, RiborayError):
-                raise cause
-            raise RiborayError(f"{name} failed: {first_line(cause)}")
-        if scheduler is not None and TrialResult.read(work.folder / name) is None:
-            seen = result.metrics or {}
-            given_up = TrialResult(seen.get("score"), seen.get("epochs", 0.0), stopped=True)
-            given_up.write(work.folder / name)
+            errors.append((name, _cause(result.error)))
+        elif scheduler is not None and _result(work, name) is None:
+            fold = work.folds[work.trials[name].fold]
+            give_up(work.trials[name].configured(config), work.folder / name, len(fold.train))
+    for name, cause in errors:
+        if isinstance(cause, RiborayError):
+            raise cause
+        raise RiborayError(f"{name} failed: {first_line(cause)}")
+
+
+def _result(work: TrialWork, name: str) -> TrialResult | None:
+    return TrialResult.read(work.folder / name, work.config.limits())
+
+
+def _results(work: TrialWork) -> dict[str, TrialResult | None]:
+    return {name: _result(work, name) for name in work.trials}
 
 
 def _scheduler(work: TrialWork) -> ASHAScheduler | None:
