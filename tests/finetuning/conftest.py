@@ -41,6 +41,6 @@ def hairpins(tmp_path):
         structure = "(" * len(stem) + "...." + ")" * len(stem)
         content = sum(base in "GC" for base in sequence) / len(sequence)
         kind = "tetraloop" if number % 2 else "uucg"
-        rows.append([f"h{number}", sequence, structure, content, kind, f"f{number % 6}"])
+        rows.append([f"h{number}", sequence, structure, content, kind, f"f{number % 3}"])
     header = ["id", "sequence", "structure", "gc", "kind", "family"]
     return write_csv(tmp_path / "hairpins.csv", header, rows)

@@ -138,7 +138,7 @@ def test_every_record_is_tested_on_once_and_the_model_knows_all(ray_local, confi
     )
     summary = finetune(asked)
     folder = tmp_path / "runs" / "r"
-    assert [fold["name"] for fold in summary["folds"]] == [f"f{k}" for k in range(6)]
+    assert [fold["name"] for fold in summary["folds"]] == [f"f{k}" for k in range(3)]
     table = pq.read_table(folder / "predictions.parquet").to_pylist()
     assert sorted(row["id"] for row in table) == sorted(f"h{k}" for k in range(60))
     assert {row["fold"] for row in table if row["id"] == "h7"} == {"f1"}
@@ -189,7 +189,7 @@ def test_a_search_survives_a_value_that_diverges(ray_local, config, tmp_path):
     rates = [r["learning_rate"] for r in records(tmp_path / "runs" / "one") if r["kind"] == "train"]
     assert 0 < max(rates) <= 0.02
     with pytest.raises(ConfigError, match="dropout must be in"):
-        finetune(config(columns=columns, search=SearchSpace(dropout=[1.5])))
+        finetune(config(columns=columns, search=SearchSpace(dropout=[1.5]), run_name="no"))
 
 
 def test_ctrl_c_in_a_search_keeps_what_is_done(
@@ -263,17 +263,17 @@ def test_killed_in_the_middle_the_same_command_goes_on(
     """kill -9 after some epochs, and Ctrl-C after some more: the model of an undisturbed run."""
     command = ["finetune", hairpins, "--columns.label", "gc", "--checkpoint", tiny_checkpoint]
     command += [*CLI, "--patience", "0", "--checkpoint-minutes", "0.01"]
-    full = [*command, "--max-epochs", "120"]
+    full = [*command, "--max-epochs", "60"]
     folder = tmp_path / "runs" / "r"
 
     def after(epochs):
         return any(r["epochs"] >= epochs for r in records(folder))
 
     first = start(full, tmp_path)
-    wait_for(lambda: after(10))
+    wait_for(lambda: after(8))
     kill(first)
     second = start(full, tmp_path)
-    wait_for(lambda: after(50))
+    wait_for(lambda: after(25))
     os.killpg(second.pid, signal.SIGINT)
     _, err = second.communicate(timeout=120)
     assert second.returncode == 130, err
