@@ -127,8 +127,9 @@ class _Work:
             trial.configured(config)  # raises where a value cannot be
         if config.search.axes and not len(self.folds[0].validation):
             raise ConfigError("a search needs validation records: --validation-share above 0")
-        trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
-        self.overlap = None if trained is None else trained.overlap(self.data.sequences)
+        self.trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None
+        known = self.trained
+        self.overlap = None if known is None else known.overlap(self.data.sequences)
 
     def identity(self) -> str:
         """Hash what is learnt from: records, labels, splits."""
@@ -162,10 +163,14 @@ class _Work:
         address = prepare_ray(self.config.ray_address)
         if len(self.trials) == 1:
             return self._train_one(address)
-        results = self._run_trials(address)
-        if len(self.folds) == 1:
-            return self._finish_search(results)
-        return self._finish_folds(results, address)
+        from riboray.pipeline import connect
+
+        most = self.config.worker_range[1] * self.config.cpus_per_worker
+        with connect(address, cpus=most):  # for trials and for what is trained after them
+            results = self._run_trials(address)
+            if len(self.folds) == 1:
+                return self._finish_search(results)
+            return self._finish_folds(results, address)
 
     # -- one training -------------------------------------------------------------------------
 
@@ -328,7 +333,12 @@ class _Work:
         return self._summarise(told, records)
 
     def _hand_over(self, model: RnaBertForPrediction) -> None:
-        self.run.hand_over(lambda folder: write_checkpoint_files(model, folder))
+        def fill(folder: Path) -> None:
+            write_checkpoint_files(model, folder)
+            if self.trained is not None:  # it has seen these, too
+                self.trained.write(folder)
+
+        self.run.hand_over(fill)
 
     def _write_predictions(self, table: pa.Table) -> None:
         ids = pa.array([self.prepared.ids[row] for row in table["row"].to_pylist()], pa.string())
@@ -359,7 +369,11 @@ class _Work:
             names = {name for r in records if r["kind"] == "validation" for name in r}
             title = f"riboray {self.config.run_name}"
             draw_training_curve(
-                records, self.run.path / "training_curve.png", title, panels(sorted(names))
+                records,
+                self.run.path / "training_curve.png",
+                title,
+                panels(sorted(names)),
+                across="epochs",
             )
         write_json(self.run.summary, summary)
         print_summary(summary, self.run.path)

@@ -68,8 +68,9 @@ def draw_training_curve(
     path: Path,
     title: str,
     panels: Sequence[tuple[str, str, str]] = PANELS,
+    across: str = "minutes of training",
 ) -> None:
-    """Draw losses and what was measured on held-out data against minutes of training.
+    """Draw losses and what was measured on held-out data against minutes of training, or epochs.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def draw_training_curve(
         Title of the figure.
     panels : sequence of (str, str, str)
         Number drawn, axis and heading of each; those that no record has are left out.
+    across : str
+        ``minutes of training``, or ``epochs``.
     """
     from matplotlib.figure import Figure
 
@@ -93,22 +96,25 @@ def draw_training_curve(
     figure.suptitle(title, fontsize=11)
     for number, (name, label, heading) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        _draw_panel(axes, records, name)
+        _draw_panel(axes, records, name, across)
         axes.set_title(heading, fontsize=10)
         if name.endswith("_loss"):
             axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         axes.set_ylabel(label)
-        axes.set_xlabel("minutes of training")
+        axes.set_xlabel(across)
         axes.grid(visible=True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 
 
-def _draw_panel(axes: Any, records: list[Record], name: str) -> None:
+def _draw_panel(axes: Any, records: list[Record], name: str, across: str) -> None:
+    def place(record: Record) -> float:
+        return float(record["epochs"] if across == "epochs" else record["elapsed_s"] / 60)
+
     def series(kind: str) -> tuple[list[float], list[float]]:
         chosen = [r for r in records if r["kind"] == kind and name in r]
-        return [r["elapsed_s"] / 60 for r in chosen], [r[name] for r in chosen]
+        return [place(r) for r in chosen], [r[name] for r in chosen]
 
     minutes, values = series("train")
     if values:
@@ -122,7 +128,7 @@ def _draw_panel(axes: Any, records: list[Record], name: str) -> None:
                 f"{values[index]:.3g}",
                 (minutes[index], values[index]),
                 textcoords="offset points",
-                xytext=(0, 7),
+                xytext=(0, -13 if index == 0 and values[1:2] > values[:1] else 7),
                 ha="left" if index == 0 else "center",
                 fontsize=8,
             )
