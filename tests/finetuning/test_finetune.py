@@ -354,14 +354,21 @@ def test_a_class_that_is_new_in_validation_is_told_or_left_out(
 def test_a_full_disk_is_told_and_the_same_command_goes_on(
     ray_local, tiny_checkpoint, hairpins, tmp_path, capsys
 ):
-    with small_disk(tmp_path / "disk", "400k") as disk:
+    with small_disk(tmp_path / "disk", "1m") as disk:
         arguments = ["finetune", hairpins, "--columns.label", "gc", *CLI]
         arguments += ["--checkpoint", tiny_checkpoint, "--storage", str(disk.path)]
-        arguments += ["--max-epochs", "5"]
-        code, _, err = here(*arguments, capsys=capsys)
-        assert code == 1, err
+        arguments += ["--checkpoint-minutes", "0.01", "--patience", "0"]
+        code, _, err = here(*arguments, "--max-epochs", "5", capsys=capsys)
+        assert code == 2
+        assert "MiB free, but the run needs about" in err
+        disk.resize("200m")
+        process = start([*arguments, "--max-epochs", "2000"], tmp_path)
+        wait_for(lambda: list((disk.path / "r" / "checkpoints").glob("step-*")))
+        filler = disk.fill(leave=0)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1, err
         assert "No space left" in err, err
-        disk.resize("50m")
-        code, _, err = here(*arguments, capsys=capsys)
+        filler.unlink()
+        code, _, err = here(*arguments, "--max-epochs", "5", capsys=capsys)
         assert code == 0, err
         assert (disk.path / "r" / "summary.json").is_file()

@@ -57,6 +57,7 @@ from riboray.pretraining.report import draw_training_curve, read_records, write_
 from riboray.pretraining.rundir import (
     RunDirectory,
     check_ownership,
+    check_room,
     finished_summary,
     owned,
     undone_on_failure,
@@ -68,6 +69,9 @@ from riboray.rayenv import LOCAL, prepare_ray
 __all__ = ["finetune"]
 
 Record = dict[str, Any]
+
+#: Bytes for what is small: records, predictions, notes.
+_ROOM = 32 << 20
 
 
 def finetune(config: FinetuneConfig) -> Record:
@@ -125,6 +129,9 @@ class _Work:
         self.trials = list_trials(config, self.folds)
         for trial in self.trials:
             trial.configured(config)  # raises where a value cannot be
+        # Weights, and of what is learnt gradients' averages twice and the weights again.
+        size = 4 * sum(p.nbytes for p in loaded.model.parameters())
+        check_room(config.storage, len(self.trials) * (config.keep_checkpoints + 3) * size + _ROOM)
         if config.search.axes and not len(self.folds[0].validation):
             raise ConfigError("a search needs validation records: --validation-share above 0")
         self.trained = TrainedSequences.read(loaded.path) if loaded.path.is_dir() else None

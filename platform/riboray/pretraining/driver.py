@@ -14,7 +14,7 @@ from riboray.corpus import IngestConfig, ingest
 from riboray.corpus.driver import say_counts
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
-from riboray.errors import ConfigError, CorpusError, OutputError
+from riboray.errors import ConfigError, CorpusError
 from riboray.manifest import (
     Manifest,
     read_manifest,
@@ -37,6 +37,7 @@ from riboray.pretraining.rundir import (
     RunDirectory,
     adopt_streams,
     check_ownership,
+    check_room,
     finished_summary,
     owned,
     undone_on_failure,
@@ -144,20 +145,10 @@ def _check_inputs(config: PretrainConfig) -> None:
     for path in (*config.corpus, *config.alignments):
         if not Path(path).exists():
             raise CorpusError(path, "no such file")
-    free = shutil.disk_usage(_first_existing(Path(config.storage).resolve())).free
     sizes = [Path(p).stat().st_size for p in (*config.corpus, *config.alignments)]
     # Parquet shards take about as much as gzip; pairs of alignments up to ten times their file.
     needed = 2 * sum(sizes) + 10 * sum(sizes[len(config.corpus) :]) + (64 << 20)
-    if free < needed:
-        raise OutputError(
-            config.storage, f"{free >> 20} MiB free, but the run needs about {needed >> 20} MiB"
-        )
-
-
-def _first_existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+    check_room(config.storage, needed)
 
 
 def _corpus_of(config: PretrainConfig, run: RunDirectory) -> tuple[Path, Manifest]:

@@ -24,6 +24,7 @@ __all__ = [
     "RunDirectory",
     "adopt_streams",
     "check_ownership",
+    "check_room",
     "finished_summary",
     "owned",
     "undone_on_failure",
@@ -144,6 +145,24 @@ def check_ownership(config: RunOptions, run: RunDirectory) -> None:
             run.path,
             f"belongs to a run with other options ({run.config.name} there shows them); "
             "choose another --run-name",
+        )
+
+
+def check_room(storage: str, needed: float) -> None:
+    """Refuse to begin where there are not so many bytes.
+
+    Raises
+    ------
+    OutputError
+        Saying how much there is.
+    """
+    path = Path(storage).resolve()
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OutputError(
+            storage, f"{free >> 20} MiB free, but the run needs about {int(needed) >> 20} MiB"
         )
 
 
