@@ -30,7 +30,7 @@ __all__ = ["Outcome", "choose_threshold", "measure_model"]
 _AT_ONCE = 1 << 24
 
 #: Records that the threshold of structures is chosen by, at most.
-_MOST_FOLDED = 1000
+_MOST_FOLDED = 200
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
