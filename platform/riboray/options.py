@@ -137,7 +137,15 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
     parser = _Parser(prog=f"riboray {verb}", description=description, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
     parser.add_class_arguments(config_class)
+    _put_last(parser, getattr(config_class, "SHOWN_LAST", ()))
     return parser
+
+
+def _put_last(parser: ArgumentParser, names: Sequence[str]) -> None:
+    """Show some options after all others in the help."""
+    groups: list[Any] = parser._action_groups
+    for actions in (parser._actions, *(group._group_actions for group in groups)):
+        actions.sort(key=lambda action: action.dest in names)
 
 
 def _kinds(config_class: type[Any], prefix: str = "--") -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ __all__ = ["TRACKERS", "RunOptions"]
 #: Where records can go; see `riboray.tracking`.
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
-#: Options that may differ when a run is resumed: where and how fast it computes, what is shown.
+#: Options below, all of which may differ when a run is resumed: where it lies, how fast it is.
 _RESUMABLE = (
     "run_name",
     "storage",
@@ -38,6 +38,8 @@ class RunOptions:
 
     RESUMABLE: ClassVar[tuple[str, ...]] = ()
     """Further options that may differ when a run is resumed."""
+    SHOWN_LAST: ClassVar[tuple[str, ...]] = _RESUMABLE
+    """Options that the help shows after those of a kind of training."""
     LIMITS: ClassVar[tuple[str, ...]] = ()
     """Options that end a run, or choose what it hands over: with others, a finished run goes on."""
 
