@@ -143,7 +143,7 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
 
 def _put_last(parser: ArgumentParser, names: Sequence[str]) -> None:
     """Show some options after all others in the help."""
-    groups: list[Any] = parser._action_groups
+    groups: Sequence[Any] = parser._action_groups
     for actions in (parser._actions, *(group._group_actions for group in groups)):
         actions.sort(key=lambda action: action.dest in names)
 
