@@ -48,7 +48,7 @@ SHOWN = {
     "pairs": ("precision_at_l", "precision_at_l5", "structure_f1"),
     "class": ("accuracy", "f1", "mcc"),
 }
-FULL = ("untrained", "rnabert-zero-shot", "rnabert")
+FULL = ("untrained", "rnabert")
 
 
 def one_hot_model() -> RnaBertForPreTraining:
