@@ -117,12 +117,15 @@ def main() -> None:
     parser.add_argument("--storage", default="runs-finetuning")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--learn", nargs="*", default=["frozen", "full"])
+    parser.add_argument("--encoders", nargs="*", help="those to run; by default all")
     options = parser.parse_args()
     folder = Path(options.storage)
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "archiveii.csv"
     write_table(options.data, table)
     encoders = make_encoders(folder, options.published)
+    if options.encoders:
+        encoders = {name: encoders[name] for name in options.encoders}
     options.log = (folder / "log").open("a")
     found: dict[tuple[str, str, str], Any] = {}
     for learn in options.learn:
