@@ -13,7 +13,7 @@ from riboray.predicting.folding import dot_bracket, fold
 __all__ = ["THRESHOLDS", "FoldedRna", "best_threshold", "fold_rna", "structure_metrics"]
 
 #: Probabilities that are tried as the least one of a pair in a structure.
-THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+THRESHOLDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
 @dataclass(frozen=True)
