@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional
 
 from riboray.errors import ConfigError, RiborayError
-from riboray.finetuning.config import FinetuneConfig
+from riboray.finetuning.config import FinetuneConfig, SearchSpace
 from riboray.finetuning.datasets import Dataset
 from riboray.finetuning.features import features_of, tokens_of
 from riboray.finetuning.learner import Learner
 from riboray.finetuning.loop import best_step, run, steps_of
 from riboray.finetuning.metrics import compute_metrics
+from riboray.finetuning.model import check_learners, check_options
 from riboray.finetuning.outcome import choose_threshold, measure_model
 from riboray.finetuning.splitting import Fold
 from riboray.finetuning.tasks import Task
@@ -394,3 +395,35 @@ def test_a_head_is_gone_on_with(tiny_checkpoint, rng, tmp_path):
     assert not np.allclose(ours, Predictor(fresh).predict(data.sequences).rows, rtol=1e-3)
     assert isinstance(fresh, RnaBertForPreTraining)
     assert compute_metrics(learner.collect(rows), learner.head)["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kept", "told"),
+    [
+        ("paired", {"pooling": "mean"}, False, "nothing is pooled to predict nucleotides"),
+        ("numbers", {"transform": "linear"}, True, "--new-head makes another"),
+        ("numbers", {"search": SearchSpace(pooling=["mean", "pooler"])}, True, "--new-head"),
+        ("numbers", {"search": SearchSpace(lora_rank=[4, 8])}, False, "say --learn lora"),
+        (
+            "numbers",
+            {"learn": "frozen", "search": SearchSpace(encoder_scale=[0.1, 1.0])},
+            False,
+            "the encoder is frozen",
+        ),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(name, options, kept, told, rng):
+    data = dataset(name, rng, count=3)
+    head = HeadConfig(level="sequence", problem="regression", labels=("p", "q")) if kept else None
+    with pytest.raises(ConfigError, match=told):
+        check_options(configured("m", **options), data, head)
+    check_options(configured("m"), data, head)
+
+
+def test_a_missing_library_is_told_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("riboray.finetuning.model.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"riboray\[lora\]"):
+        check_learners(configured("m", learn="lora"))
+    with pytest.raises(ConfigError, match=r"riboray\[lora\]"):
+        check_learners(configured("m", search=SearchSpace(learn=["full", "lora"])))
+    check_learners(configured("m"))
