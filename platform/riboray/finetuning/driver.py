@@ -173,8 +173,9 @@ class _Work:
         from riboray.pipeline import connect
 
         most = self.config.worker_range[1] * self.config.cpus_per_worker
-        with connect(address, cpus=most):  # for trials and for what is trained after them
-            results = self._run_trials(address)
+        # For trials and for what is trained after them.
+        with connect(address, cpus=most) as resources:
+            results = self._run_trials(address, resources)
             if len(self.folds) == 1:
                 return self._finish_search(results)
             return self._finish_folds(results, address)
@@ -215,9 +216,8 @@ class _Work:
 
     # -- many ---------------------------------------------------------------------------------
 
-    def _run_trials(self, address: str) -> dict[str, TrialResult]:
+    def _run_trials(self, address: str, resources: dict[str, float]) -> dict[str, TrialResult]:
         from riboray.finetuning.trials.pipeline import TrialWork, run_trials
-        from riboray.pipeline import connect
         from riboray.pretraining.pipeline import gpus_wanted
 
         folds = [fold.name for fold in self.folds]
@@ -227,16 +227,15 @@ class _Work:
         work = TrialWork(
             self.config, self.data, self.folds, self.metric, trials, folder, address == LOCAL
         )
-        with connect(address, cpus=self.config.cpus_per_worker) as resources:
-            use_gpu = gpus_wanted(replace(self.config, num_workers=1), address, resources)
-            say(f"  trials      {len(self.trials)}")
-            try:
-                return run_trials(work, use_gpu=use_gpu, tell=lines.tell)
-            except KeyboardInterrupt as error:
-                raise Interrupted(
-                    "stopped; trials that are done are kept, and others go on from their "
-                    f"checkpoints: run the same command with --run-name {self.config.run_name}"
-                ) from error
+        use_gpu = gpus_wanted(replace(self.config, num_workers=1), address, resources)
+        say(f"  trials      {len(self.trials)}")
+        try:
+            return run_trials(work, use_gpu=use_gpu, tell=lines.tell)
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                "stopped; trials that are done are kept, and others go on from their "
+                f"checkpoints: run the same command with --run-name {self.config.run_name}"
+            ) from error
 
     def _finish_search(self, results: dict[str, TrialResult]) -> Record:
         """Hand over the model of the best trial."""

@@ -21,7 +21,7 @@ from riboray.finetuning.structures import (
     structure_metrics,
 )
 from riboray.finetuning.targets import contact_rows
-from riboray.model.prediction import HeadConfig, RnaBertForPrediction
+from riboray.model.prediction import PLACES, HeadConfig, RnaBertForPrediction
 from riboray.predicting.predictor import Predictor, applying, likeliest
 
 __all__ = ["Outcome", "choose_threshold", "measure_model"]
@@ -58,7 +58,7 @@ class Outcome:
 
 def _predicted(predictor: Predictor, data: Dataset, rows: Rows) -> Iterator[tuple[int, Values]]:
     """Yield records and what is predicted of them."""
-    places = {"sequence": 0, "nucleotide": 1, "contact": 2}[predictor.head.level]
+    places = PLACES[predictor.head.level]
     chunk: list[int] = []
     size = 0
     for row in [*rows.tolist(), None]:

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from riboray.errors import CheckpointError
 from riboray.finetuning.learner import Learner
 from riboray.model.checkpoint import write_checkpoint_files
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.reduction import from_rank_zero
-from riboray.pretraining.report import read_records, write_records
-from riboray.pretraining.state import STATE_FOLDER
+from riboray.pretraining.report import read_records
+from riboray.pretraining.state import STATE_FOLDER, write_beside
 
 __all__ = ["TuningState", "restore_tuning", "write_tuning"]
 
@@ -59,14 +58,8 @@ def write_tuning(
 ) -> None:
     """Write a checkpoint's files into an existing directory; the model as it is to be used."""
     write_checkpoint_files(learner.tuning.finished(), directory)
-    folder = directory / STATE_FOLDER
-    folder.mkdir()
-    torch.save(learner.state_dict(), folder / "learner.pt")
     values = {"schema_version": SCHEMA_VERSION, **asdict(state)}
-    (folder / "state.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    write_records(directory / "metrics.jsonl", history)
-    options = yaml.safe_dump(asdict(learner.config), sort_keys=False)
-    (directory / "resolved_config.yaml").write_text(options, "utf-8")
+    write_beside(directory, ("learner.pt", learner.state_dict()), values, history, learner.config)
 
 
 def restore_tuning(

@@ -12,7 +12,7 @@ from riboray.errors import ConfigError
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.records import Labelled
 from riboray.finetuning.values import class_name, is_missing, number_of
-from riboray.model.prediction import HeadConfig, Level, Problem
+from riboray.model.prediction import PLACES, HeadConfig, Level, Problem
 
 __all__ = ["Task", "class_names", "find_task", "is_structure"]
 
@@ -212,7 +212,7 @@ def _are_marks(records: Sequence[Labelled]) -> bool:
 
 def _outputs(label: Any, level: Level) -> int:
     """Count the numbers of each sequence, nucleotide or pair."""
-    for _ in range({"sequence": 0, "nucleotide": 1, "contact": 2}[level]):
+    for _ in range(PLACES[level]):
         label = label[0] if isinstance(label, list) and label else label
     return len(label) if isinstance(label, list) else 1
 

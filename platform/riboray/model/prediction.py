@@ -21,6 +21,7 @@ from riboray.model.heads import RnaBertForPreTraining, Transform
 __all__ = [
     "HEAD_NAMES",
     "MISSING",
+    "PLACES",
     "HeadConfig",
     "Level",
     "Problem",
@@ -40,6 +41,9 @@ HEAD_NAMES: dict[Level, str] = {
     "nucleotide": "token_head",
     "contact": "contact_head",
 }
+
+#: Nucleotides that a prediction of each level is about; a whole sequence counts as none.
+PLACES: dict[Level, int] = {"sequence": 0, "nucleotide": 1, "contact": 2}
 
 #: What stands for a class that is not known.
 MISSING = -100

@@ -16,7 +16,7 @@ from riboray.batching import plan_batches
 from riboray.embedding.embedder import Embedder
 from riboray.embedding.memory import lasting, why_failed
 from riboray.errors import InvalidSequenceError
-from riboray.model.prediction import HeadConfig, RnaBertForPrediction
+from riboray.model.prediction import PLACES, HeadConfig, RnaBertForPrediction
 
 __all__ = ["Predicted", "Predictor", "applying", "likeliest", "likely_pairs", "probabilities"]
 
@@ -169,5 +169,5 @@ class Predictor:
         return probabilities(logits, self.head).float().flatten()
 
     def _shape(self, length: int) -> tuple[int, ...]:
-        places = {"sequence": 0, "nucleotide": 1, "contact": 2}[self.head.level]
+        places = PLACES[self.head.level]
         return *([length] * places), self.head.outputs

@@ -19,11 +19,12 @@ from riboray.errors import CheckpointError
 from riboray.model.checkpoint import load_checkpoint, write_checkpoint_files
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.curriculum import Position
+from riboray.pretraining.options import RunOptions
 from riboray.pretraining.reduction import from_rank_zero
 from riboray.pretraining.report import read_records, write_records
 from riboray.pretraining.trainer import Trainer
 
-__all__ = ["RunState", "restore_state", "write_state"]
+__all__ = ["STATE_FOLDER", "RunState", "restore_state", "write_beside", "write_state"]
 
 Record = dict[str, Any]
 
@@ -78,14 +79,39 @@ def write_state(trainer: Trainer, directory: Path, state: RunState, history: lis
     """
     with trainer.averaged_weights():
         write_checkpoint_files(trainer.model, directory)
-    folder = directory / STATE_FOLDER
-    folder.mkdir()
-    torch.save(trainer.state_dict(), folder / "trainer.pt")
     values = {"schema_version": SCHEMA_VERSION, **asdict(state)}
     values["position"] = state.position._asdict()
+    write_beside(directory, ("trainer.pt", trainer.state_dict()), values, history, trainer.config)
+
+
+def write_beside(
+    directory: Path,
+    stored: tuple[str, dict[str, Any]],
+    values: dict[str, Any],
+    history: list[Record],
+    config: RunOptions,
+) -> None:
+    """Write what lies beside a training checkpoint's model.
+
+    Parameters
+    ----------
+    directory : Path
+        Where to.
+    stored : tuple of str and dict
+        File and state of optimiser and weights.
+    values : dict
+        Where the run stands, for ``state.json``.
+    history : list of dict
+        The records so far.
+    config : RunOptions
+        The run's options.
+    """
+    folder = directory / STATE_FOLDER
+    folder.mkdir()
+    torch.save(stored[1], folder / stored[0])
     (folder / "state.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     write_records(directory / "metrics.jsonl", history)
-    options = yaml.safe_dump(asdict(trainer.config), sort_keys=False)
+    options = yaml.safe_dump(asdict(config), sort_keys=False)
     (directory / "resolved_config.yaml").write_text(options, "utf-8")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from riboray.alignment import GapPenalties
 from riboray.alphabet import encode
+from riboray.model.prediction import PLACES
 from riboray.serving.answers import (
     aligned_item,
     as_base64,
@@ -266,7 +267,7 @@ class Service(Core):
         head = task.head
         checked = check_entries(named_texts(request.sequences), task.config.tokens, self.limits)
         fold, jobs, numbers = head.level == "contact" and head.problem == "binary", [], 0
-        places = {"sequence": 0, "nucleotide": 1, "contact": 2}[head.level]
+        places = PLACES[head.level]
         rule = (fold, threshold_of(head, request), request.canonical)
         for number, entry in enumerate(checked):
             job: Job | ServiceError
