@@ -88,6 +88,13 @@ def test_several_labels_are_means_over_them():
     assert found["auroc"] == pytest.approx(np.mean(areas), abs=1e-5)
 
 
+def test_calling_all_the_same_is_worth_nothing():
+    marks = np.array([[0], [0], [0], [1]], np.float32)
+    assert measured(BINARY, (np.full((4, 1), 0.1), marks))["mcc"] == 0
+    two = HeadConfig(level="sequence", problem="multiclass", labels=("a", "b"))
+    assert measured(two, ([[0.9, 0.1]] * 4, marks[:, 0].astype(int)))["mcc"] == 0
+
+
 def test_what_data_do_not_define_is_left_out():
     assert "auroc" not in measured(BINARY, ([[0.2], [0.4]], np.zeros((2, 1), np.float32)))
     assert "spearman" not in measured(NUMBERS, ([[1.0]], np.ones((1, 1), np.float32)))

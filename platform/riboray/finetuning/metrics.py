@@ -190,7 +190,7 @@ def _of_binary(predicted: Tensor, target: Tensor) -> dict[str, float]:
     found = {
         "accuracy": float(scores.binary_accuracy(predicted, labels)),
         "f1": float(scores.binary_f1_score(predicted, labels)),
-        "mcc": float(scores.binary_matthews_corrcoef(predicted, labels)),
+        "mcc": _mcc(predicted > 0.5, labels, 2),
     }
     if 0 < labels.sum() < len(labels):
         found["auroc"] = float(scores.binary_auroc(predicted, labels))
@@ -213,12 +213,21 @@ def _of_classes(predicted: Tensor, target: Tensor) -> dict[str, float]:
         "accuracy": float(scores.multiclass_accuracy(predicted, labels, count, average="micro")),
         # A class that neither occurs nor is predicted has no score.
         "f1": float(each[present | called].mean()),
-        "mcc": float(scores.multiclass_matthews_corrcoef(predicted, labels, count)),
+        "mcc": _mcc(predicted.argmax(1), labels, count),
     }
     if int(present.sum()) > 1:
         areas = scores.multiclass_auroc(predicted, labels, count, average=None)
         found["auroc"] = float(areas[present].mean())
     return found
+
+
+def _mcc(called: Tensor, labels: Tensor, count: int) -> float:
+    """Return MCC; 0 where all are called the same, or are, for which the library makes one up."""
+    from torchmetrics.functional.classification import multiclass_matthews_corrcoef
+
+    if torch.unique(called).numel() < 2 or torch.unique(labels).numel() < 2:
+        return 0.0
+    return float(multiclass_matthews_corrcoef(called.long(), labels, count))
 
 
 def _of_labels(predicted: Tensor, target: Tensor) -> dict[str, float]:
