@@ -229,7 +229,7 @@ def all_pairs(fasta: str, checkpoint: str, *options: str) -> dict:
     """Run the command; return its summary."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "riboray.cli", "align", fasta, "--all-pairs"]
-        command += ["--checkpoint", checkpoint, "--output", f"{folder}/out", *options]
+        command += ["--checkpoint", checkpoint, "--output", f"{folder}/out", "--json", *options]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
 

@@ -13,7 +13,7 @@ from riboray import __version__
 from riboray.alignment import GapPenalties
 from riboray.cli import VERBS, main
 from riboray.errors import ConfigError
-from riboray.options import command_line, list_options, parse_config
+from riboray.options import command_line, options_of, parse_config
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import Phase
 from riboray.pretraining.masking import MaskingRule
@@ -22,7 +22,9 @@ FROZEN = Path(__file__).with_name("frozen_options.json")
 
 
 def options_now():
-    return {name: list_options(verb.load()[0]) for name, verb in VERBS.items()}
+    return {
+        name: sorted(o.flag for o in options_of(verb.load_config())) for name, verb in VERBS.items()
+    }
 
 
 def test_command_line_options_are_frozen():
@@ -113,7 +115,7 @@ def test_a_resolved_config_is_a_config(tmp_path):
     ],
 )
 def test_a_configuration_as_a_command(verb, options):
-    config_class = VERBS[verb].load()[0]
+    config_class = VERBS[verb].load_config()
     config = config_class(**options)
     words = shlex.split(command_line(verb, config))
     assert words[: 1 + len(verb.split())] == ["riboray", *verb.split()]
@@ -173,7 +175,7 @@ def test_main_without_a_verb_and_with_a_wrong_one(capsys):
 def test_version_and_info(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"riboray {__version__}\n"
-    assert main(["info"]) == 0
+    assert main(["info", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["packages"]["ray"]
     assert report["cpus"] >= 1
@@ -181,7 +183,10 @@ def test_version_and_info(capsys):
 
 def test_job_and_verb_are_the_same(root):
     job = subprocess.run(
-        [sys.executable, root / "jobs" / "info.py"], capture_output=True, text=True, check=True
+        [sys.executable, root / "jobs" / "info.py", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(job.stdout)["riboray"] == __version__
 
@@ -191,7 +196,7 @@ def test_convert(tmp_path, capsys):
 
     published_file(tmp_path / "bert.pth")
     arguments = ["--checkpoint", str(tmp_path / "bert.pth"), "--output", str(tmp_path / "out")]
-    assert main(["convert", *arguments]) == 0
+    assert main(["convert", "--json", *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["vocabulary"], report["padding"]) == ("multimolecule", "original")
     assert main(["convert", *arguments]) == 2

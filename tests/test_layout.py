@@ -62,8 +62,8 @@ def test_functions_fit_a_screen(root):
 
 def test_every_verb_has_its_job_and_no_job_shadows_a_standard_module(root):
     jobs = {p.stem for p in (root / "jobs").glob("*.py")}
-    # These two are for the machine from which a cluster is used.
-    assert jobs == {name.split()[0] for name in VERBS} - {"submit", "check-cluster"}
+    # These are for the machine from which a cluster is used.
+    assert jobs == {name.split()[0] for name in VERBS} - {"submit", "check-cluster", "completion"}
     assert not jobs & set(sys.stdlib_module_names)
     for path in (root / "jobs").glob("*.py"):
         assert path.read_text().startswith("#!/usr/bin/env python3")

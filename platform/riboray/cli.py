@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import sys
@@ -15,10 +16,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from riboray import __version__
 from riboray.errors import RiborayError
+
+if TYPE_CHECKING:
+    from riboray.console import Manner
 
 __all__ = ["VERBS", "Verb", "main", "run_verb", "verb_of"]
 
@@ -30,14 +34,20 @@ class Verb:
     config: str
     function: str
     help: str
-    prints: bool = True
-    """Whether the result goes to standard output as JSON."""
+    prints: Literal["summary", "answer", "itself"] = "summary"
+    """What goes to standard output without ``--json``: a summary of what was made; what was asked
+    for, even with ``--quiet``; or what the function shows itself."""
     one_thread: bool = False
     """Whether numeric libraries keep to one thread: the work is in processes, one a CPU."""
 
-    def load(self) -> tuple[type[Any], Any]:
-        """Import the config class and the function."""
-        return _import(self.config), _import(self.function)
+    def load_config(self) -> type[Any]:
+        """Import the config class; that is quick."""
+        kind: type[Any] = _import(self.config)
+        return kind
+
+    def load_function(self) -> Any:
+        """Import the function, and all that it needs."""
+        return _import(self.function)
 
 
 VERBS: dict[str, Verb] = {
@@ -55,12 +65,13 @@ VERBS: dict[str, Verb] = {
         "riboray.corpus.stats:CorpusStatsConfig",
         "riboray.corpus.stats:corpus_stats",
         "describe a corpus: counts that add up, lengths, composition, types, families",
+        prints="itself",
     ),
     "pretrain": Verb(
         "riboray.pretraining.config:PretrainConfig",
         "riboray.pretraining.driver:pretrain",
         "pre-train RNABERT on a corpus and seed alignments",
-        prints=False,
+        prints="itself",
     ),
     "report": Verb(
         "riboray.pretraining.run_report:ReportConfig",
@@ -77,7 +88,7 @@ VERBS: dict[str, Verb] = {
         "riboray.finetuning.config:FinetuneConfig",
         "riboray.finetuning.driver:finetune",
         "learn to predict from labelled RNAs: classes, values, secondary structures",
-        prints=False,
+        prints="itself",
     ),
     "predict": Verb(
         "riboray.predicting.config:PredictConfig",
@@ -100,7 +111,7 @@ VERBS: dict[str, Verb] = {
         "riboray.alignment.config:AlignConfig",
         "riboray.alignment.driver:align",
         "align two RNAs structurally, or all pairs of many",
-        prints=False,
+        prints="itself",
         one_thread=True,
     ),
     "search": Verb(
@@ -119,52 +130,65 @@ VERBS: dict[str, Verb] = {
         "riboray.evaluation.config:EvaluateAlignmentConfig",
         "riboray.evaluation.alignment:evaluate_alignment",
         "measure models, scores and other aligners on reference alignments",
+        prints="itself",
         one_thread=True,
     ),
     "evaluate mlm": Verb(
         "riboray.evaluation.mlm:EvaluateMlmConfig",
         "riboray.evaluation.mlm:evaluate_mlm",
         "measure how well models recover hidden nucleotides, by RNA type and position",
+        prints="itself",
         one_thread=True,
     ),
     "evaluate clustering": Verb(
         "riboray.evaluation.clustering:EvaluateClusteringConfig",
         "riboray.evaluation.clustering:evaluate_clustering",
         "measure which similarities find families, on sequences with labels",
+        prints="itself",
         one_thread=True,
     ),
     "evaluate paper": Verb(
         "riboray.evaluation.paper:EvaluatePaperConfig",
         "riboray.evaluation.paper:evaluate_paper",
         "repeat the experiments of the RNABERT paper, on one page",
+        prints="itself",
         one_thread=True,
     ),
     "convert": Verb(
         "riboray.model.convert:ConvertConfig",
         "riboray.model.convert:convert",
         "read any RNABERT checkpoint and write it as a directory that MultiMolecule opens",
+        prints="answer",
     ),
     "serve": Verb(
         "riboray.serving.config:ServeConfig",
         "riboray.serving.driver:serve",
         "answer over HTTP for a checkpoint",
-        prints=False,
+        prints="itself",
     ),
     "submit": Verb(
         "riboray.launch.config:SubmitConfig",
         "riboray.launch.submission:submit",
         "run a verb on a cluster: riboray submit VERB …",
-        prints=False,
+        prints="itself",
     ),
     "check-cluster": Verb(
         "riboray.launch.config:CheckClusterConfig",
         "riboray.launch.checking:check_cluster",
         "tell what cluster.yaml lacks before `ray up`",
+        prints="itself",
+    ),
+    "completion": Verb(
+        "riboray.completion:CompletionConfig",
+        "riboray.completion:completion",
+        "print a script that completes verbs, options and values in your shell",
+        prints="itself",
     ),
     "info": Verb(
         "riboray.info:InfoConfig",
         "riboray.info:info",
         "print versions, devices and settings, for bug reports",
+        prints="answer",
     ),
 }
 
@@ -228,7 +252,8 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
     int
         Exit code, as `main`.
     """
-    from riboray.options import parse_config
+    from riboray.console import speaking
+    from riboray.options import parse_command
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if kinds := _kinds(name):
@@ -248,9 +273,9 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
         # SIGTERM (`kill`, `ray job stop`, a spot machine going away) ends a verb as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        config_class, function = verb.load()
-        config = parse_config(name, config_class, given)
-        result = function(config)
+        config, manner = parse_command(name, verb.load_config(), given)  # --help ends here
+        with speaking(manner):
+            result = verb.load_function()(config)
     except RiborayError as error:
         print(f"riboray {name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -266,9 +291,26 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
         # A path that cannot be used is the user's to mend; a full disk is nobody's mistake.
         wrong_path = PermissionError | NotADirectoryError | IsADirectoryError | FileNotFoundError
         return 2 if isinstance(error, wrong_path) else 1
-    if verb.prints:
-        print(json.dumps(result, indent=2, default=str))
+    _print_result(verb, result, manner)
     return 0
+
+
+def _print_result(verb: Verb, result: Any, manner: Manner) -> None:
+    if manner.as_json:
+        print(json.dumps(_finite(result), indent=2, default=str, allow_nan=False))
+    elif result and (verb.prints == "answer" or (verb.prints == "summary" and not manner.quiet)):
+        from riboray.console import listing
+
+        print(listing(result))
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _overview() -> str:

@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,13 +22,20 @@ from jsonargparse import (  # type: ignore[attr-defined]
     set_parsing_settings,
 )
 
+from riboray.console import Manner
 from riboray.errors import ConfigError
 
-__all__ = ["command_line", "list_options", "parse_config"]
+__all__ = ["SWITCHES", "Option", "command_line", "options_of", "parse_command", "parse_config"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T")
+
+#: Switches that every verb has; they are no part of a configuration.
+SWITCHES = {
+    "--json": "Print the result on standard output as one JSON document, and nothing else there.",
+    "--quiet": "Say nothing but warnings, errors and what was asked for.",
+}
 
 
 class _Parser(ArgumentParser):
@@ -80,13 +88,22 @@ def parse_config(verb: str, config_class: type[T], arguments: Sequence[str]) -> 
     ConfigError
         On an unknown option or a value that does not fit.
     """
+    return parse_command(verb, config_class, arguments)[0]
+
+
+def parse_command(verb: str, config_class: type[T], arguments: Sequence[str]) -> tuple[T, Manner]:
+    """Make a config, as `parse_config` does, and tell in which manner the verb is to talk."""
     parser = _make_parser(verb, config_class)
     own, rest = _split_rest(config_class, list(arguments))
+    switches = set(own) & set(SWITCHES)
+    manner = Manner(as_json="--json" in switches, quiet="--quiet" in switches)
+    own = [word for word in own if word not in SWITCHES]
     _check_yaml(own)
     values = parser.parse_args([*_join_lists(config_class, own), *rest])
-    values.pop("config", None)
+    for name in ("config", *SWITCHES):
+        values.pop(name.strip("-"), None)
     # Not vars(): jsonargparse hides names that its own methods have, such as `update`.
-    return config_class(**parser.instantiate(values).as_dict())
+    return config_class(**parser.instantiate(values).as_dict()), manner
 
 
 def _split_rest(config_class: type[Any], arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -100,7 +117,11 @@ def _split_rest(config_class: type[Any], arguments: list[str]) -> tuple[list[str
     hints, number = get_type_hints(config_class), 0
     while number < len(arguments) and arguments[number].startswith("-"):
         flag, equals, _ = arguments[number].partition("=")
-        switch = hints.get(flag.strip("-").replace("-", "_")) is bool or flag in ("-h", "--help")
+        switch = hints.get(flag.strip("-").replace("-", "_")) is bool or flag in (
+            "-h",
+            "--help",
+            *SWITCHES,
+        )
         value = arguments[number + 1] if number + 1 < len(arguments) else ""
         alone = equals or (switch and value.lower() not in ("true", "false", "yes", "no"))
         number += 1 if alone else 2
@@ -136,6 +157,8 @@ def _make_parser(verb: str, config_class: type[Any]) -> _Parser:
     description = " ".join((config_class.__doc__ or "").split("\n\n")[0].split())
     parser = _Parser(prog=f"riboray {verb}", description=description, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with options.")
+    for switch, text in SWITCHES.items():
+        parser.add_argument(switch, action="store_true", help=text)
     parser.add_class_arguments(config_class)
     _put_last(parser, getattr(config_class, "SHOWN_LAST", ()))
     return parser
@@ -209,15 +232,37 @@ def _join_lists(config_class: type[Any], arguments: list[str]) -> list[str]:
     return joined
 
 
-def list_options(config_class: type[Any]) -> list[str]:
-    """List every flag of a config class, sorted; a test freezes it."""
-    parser = _make_parser("", config_class)
-    return sorted(
-        flag
-        for action in parser._actions
+@dataclass(frozen=True)
+class Option:
+    """A flag of a verb.
+
+    Attributes
+    ----------
+    flag : str
+        With its dashes.
+    kind : object
+        Type of its value; ``str`` where it is none of the config's fields.
+    help : str
+        What it does.
+    switch : bool
+        Whether it takes no value at all.
+    """
+
+    flag: str
+    kind: Any
+    help: str
+    switch: bool
+
+
+def options_of(config_class: type[Any]) -> list[Option]:
+    """List every flag of a verb, in the order of its help."""
+    kinds = dict(_kinds(config_class))
+    return [
+        Option(flag, kinds.get(flag, str), " ".join((action.help or "").split()), action.nargs == 0)
+        for action in _make_parser("", config_class)._actions
         for flag in action.option_strings
         if flag.startswith("--") and not flag.endswith("+")
-    )
+    ]
 
 
 def command_line(verb: str, config: Any) -> str:

@@ -63,7 +63,7 @@ print(rows[0], rows[1], rows[2], rows[3].ljust(len(rows[1]), "-"), sep="\\n")
 
 
 def run(capsys, *arguments):
-    code = main(["evaluate", "alignment", *map(str, arguments)])
+    code = main(["evaluate", "alignment", "--json", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -95,7 +95,6 @@ def test_everything_side_by_side(work, capsys, monkeypatch):
     assert (overview["ours"]["trained_on_masked"], overview["ours"]["trained_on_aligned"]) == (2, 1)
     assert "of 60 sequences measured, it was trained to fill in 2 and on families of 1" in err
     assert "fitted      identity: open" in err
-    assert "F1 by identity" in err
 
     whole = json.loads((work / "out" / "alignment.json").read_text())
     assert whole["resampled"] == "families"
@@ -176,7 +175,10 @@ def test_pairs_are_drawn_and_intervals_fall_back(work, capsys):
     code, _, err = run(capsys, *options)
     assert code == 0
     assert "8 of 11 pairs, " in err
-    assert "by drawing pairs 100 times" in err
+    assert main(["evaluate", "alignment", *options, "--output", "for-people"]) == 0
+    shown = capsys.readouterr().out
+    assert "by drawing pairs 100 times" in shown
+    assert "F1 by identity" in shown
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def work(tmp_path, rng, monkeypatch):
 
 
 def run(capsys, *arguments):
-    code = main(["evaluate", "mlm", *map(str, arguments)])
+    code = main(["evaluate", "mlm", "--json", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

@@ -129,7 +129,9 @@ def test_commands_of_the_parts_give_the_same_figures(done, tmp_path, monkeypatch
         words = shlex.split(found["commands"][name])
         assert words[:3] == ["riboray", "evaluate", kind]
         again = tmp_path / kind
-        config = parse_config(f"evaluate {kind}", VERBS[f"evaluate {kind}"].load()[0], words[3:])
+        config = parse_config(
+            f"evaluate {kind}", VERBS[f"evaluate {kind}"].load_config(), words[3:]
+        )
         assert config.output == str(output / kind)
         assert main([*words[1:], "--output", str(again)]) == 0
         ours = json.loads((output / kind / f"{kind}.json").read_text())

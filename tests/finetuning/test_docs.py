@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from riboray.cli import VERBS
-from riboray.options import parse_config
+from riboray.options import options_of, parse_config
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "finetune.md").read_text("utf-8")
@@ -21,14 +21,12 @@ COMMANDS = [
 def test_a_command_is_one(command):
     program, verb, *arguments = shlex.split(command, comments=True)
     assert program == "riboray"
-    config_class, _ = VERBS[verb].load()
+    config_class = VERBS[verb].load_config()
     assert parse_config(verb, config_class, arguments)
 
 
 def test_options_that_are_named_are_there():
-    config_class, _ = VERBS["finetune"].load()
-    from riboray.options import list_options
-
-    known = {*list_options(config_class), "--search", "--tasks"}
+    config_class = VERBS["finetune"].load_config()
+    known = {*(option.flag for option in options_of(config_class)), "--search", "--tasks"}
     named = {flag.rstrip(".") for flag in re.findall(r"`(--[a-z][a-z.-]*)", TEXT)}
     assert named <= known, named - known

@@ -31,12 +31,15 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
 
 
-def start(arguments, cwd, stderr=subprocess.PIPE, **variables):
+def start(arguments, cwd, stderr=subprocess.PIPE, as_json=True, **variables):
     """Start ``riboray VERB …`` in a process group of its own, as a shell would.
 
-    Further keywords are environment variables.
+    With ``--json`` unless that is not wanted, or the verb has no result to wait for. Further
+    keywords are environment variables.
     """
-    command = [sys.executable, "-m", "riboray.cli", *map(str, arguments)]
+    words = [*map(str, arguments)]
+    words += ["--json"] if as_json and words[0] not in ("serve", "submit") else []
+    command = [sys.executable, "-m", "riboray.cli", *words]
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -50,9 +53,9 @@ def start(arguments, cwd, stderr=subprocess.PIPE, **variables):
     )
 
 
-def riboray(*arguments, cwd, timeout=400):
-    """Run ``riboray VERB …`` to its end; return exit code, stdout, stderr."""
-    process = start(arguments, cwd)
+def riboray(*arguments, cwd, timeout=400, as_json=True):
+    """Run ``riboray VERB …`` to its end, as `start`; return exit code, stdout, stderr."""
+    process = start(arguments, cwd, as_json=as_json)
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -120,7 +120,15 @@ def main():
         told["token_mode"] = oct(token.stat().st_mode & 0o777)
         told["code_there"] = (home / "riboray" / "jobs" / "embed.py").is_file()
         told["left_out"] = [n for n in (".git", ".venv") if (home / "riboray" / n).exists()]
-        command = ["embed", home / "rnas.fa", "--output", home / "out", "--num-workers", "1"]
+        command = [
+            "embed",
+            home / "rnas.fa",
+            "--output",
+            home / "out",
+            "--num-workers",
+            "1",
+            "--json",
+        ]
         out = run(riboray, "submit", *command, cwd=ROOT)
         told["summary"] = json.loads(out[out.index("{\n") : out.rindex("}") + 1])
         told["exec"] = run(ray, "exec", "--no-config-cache", path, "echo over-ssh", cwd=ROOT)

@@ -85,19 +85,21 @@ def test_two_sequences(checkpoint, tmp_path):
     (tmp_path / "a.fa").write_text(">a\nGGGAAACCC\n(((...)))\n")
     (tmp_path / "b.fa").write_bytes(b">b x\r\ngggaatccc\r\n")
     common = ["align", "a.fa", "b.fa", "--checkpoint", checkpoint]
-    code, out, err = riboray(*common, cwd=tmp_path)
+    code, out, err = riboray(*common, cwd=tmp_path, as_json=False)
     assert code == 0, err
     assert "(((...)))" in out
     assert "GGGAAUCCC  9" in out
     assert "z-score" in out
     assert "\x1b" not in out, "colours are for terminals"
-    code, out, _ = riboray(
-        *common, "--mode", "local", "--format", "stockholm", "--statistics=false", cwd=tmp_path
-    )
+    options = ["--mode", "local", "--format", "stockholm", "--statistics=false"]
+    code, out, _ = riboray(*common, *options, cwd=tmp_path, as_json=False)
     assert code == 0
     assert out.startswith("# STOCKHOLM 1.0")
     code, out, _ = riboray(*common, "--format", "arrow", "--output", "x.arrow", cwd=tmp_path)
-    assert (code, out) == (0, "")
+    assert code == 0
+    told = json.loads(out)
+    assert (told["query"], told["cigar"]) == ("a", "9M")
+    assert (told["query_aligned"], told["target_aligned"]) == ("GGGAAACCC", "GGGAAUCCC")
     (row,) = pyarrow.dataset.dataset(tmp_path / "x.arrow", format="ipc").to_table().to_pylist()
     assert (row["query"], row["target"], row["cigar"]) == ("a", "b", "9M")
 

@@ -45,6 +45,6 @@ def test_verbs_without_a_checkpoint(rnas, capsys):
     hits = (rnas / "hits" / "pairs.tsv").read_text().splitlines()
     assert any(line.startswith("s3\ts12\t") for line in hits)
     capsys.readouterr()
-    cluster = ["cluster", "e", "--figure", "false", "--num-workers", "1", "--output"]
+    cluster = ["cluster", "e", "--figure", "false", "--num-workers", "1", "--json", "--output"]
     assert main([*cluster, "c"]) == 0
     assert json.loads(capsys.readouterr().out)["clusters"] == 12

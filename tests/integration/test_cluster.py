@@ -165,7 +165,17 @@ def pairs(work):
 def test_pairs_compared_before_without_a_model(work, made, pairs, method, capsys):
     options = ["--clusters", FAMILIES + ALONE] if method == "spectral" else []
     output = work / f"from-{method}"
-    arguments = ["rnas.fa", "--hits", pairs, "--output", output, "--method", method, *options]
+    arguments = [
+        "rnas.fa",
+        "--json",
+        "--hits",
+        pairs,
+        "--output",
+        output,
+        "--method",
+        method,
+        *options,
+    ]
     arguments += LEVEL
     assert run_main(work, *arguments) == 0
     if method != "spectral":
@@ -214,7 +224,10 @@ def test_many_sequences_by_the_prefilter(work, monkeypatch, capsys):
     options = ["--exhaustive", 10, "--candidates", 20, "--prefilter", "both", "--num-workers", 2]
     options += ["--dimensions", 16, *LEVEL]
     output = work / "searched"
-    assert run_main(work, "rnas.fa", "--checkpoint", "model3", "--output", output, *options) == 0
+    assert (
+        run_main(work, "rnas.fa", "--checkpoint", "model3", "--json", "--output", output, *options)
+        == 0
+    )
     captured = capsys.readouterr()
     assert "to 16 of 24 dimensions" in captured.err
     summary = json.loads(captured.out)
@@ -306,7 +319,7 @@ def test_one_sequence_and_none_alike(work, tmp_path, capsys):
 def test_records_left_out_are_listed(work, pairs, tmp_path, capsys):
     text = (work / "rnas.fa").read_text() + ">bad\nAC!U\n"
     (tmp_path / "mixed.fa").write_text(text)
-    options = ["--hits", pairs, "--on-invalid", "reject", *LEVEL]
+    options = ["--json", "--hits", pairs, "--on-invalid", "reject", *LEVEL]
     assert run_main(tmp_path, "mixed.fa", *options) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["sequences_read"], summary["sequences_rejected"]) == (41, 1)

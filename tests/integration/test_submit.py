@@ -110,7 +110,7 @@ def test_riboray_submit(cluster, tmp_path):
     """From the source tree, and from elsewhere; to the end, and not."""
     *_, there = cluster
     (tmp_path / "rnas.fa").write_text(">a\nACGUACGUACGUAAGG\n>b\nGGCAUUGCACGGAUA\n")
-    command = ["embed", tmp_path / "rnas.fa", "--num-workers", "1", "--output"]
+    command = ["embed", tmp_path / "rnas.fa", "--num-workers", "1", "--json", "--output"]
     code, out, err = there.submit(*command, tmp_path / "one")
     assert code == 0, out + err
     assert "2 read = 2 embedded" in out

@@ -89,9 +89,9 @@ def test_mistakes(root, home, old, new, message, monkeypatch):
 def test_the_command(root, home, capsys, monkeypatch):
     monkeypatch.chdir(root)
     assert main(["check-cluster", "cluster.yaml", "cluster.gcp.yaml"]) == 2
-    err = capsys.readouterr().err
-    assert "cluster.yaml: line" in err
-    assert "fill in 'project_id'" in err
+    told, err = capsys.readouterr()
+    assert "cluster.yaml: line" in told
+    assert "fill in 'project_id'" in told
     assert err.splitlines()[-1] == "riboray check-cluster: 4 problems, see above"
     (home / ".ray" / "auth_token").chmod(0o644)
     filled = changed(root, "cluster.yaml", home, *FILLED["cluster.yaml"])
@@ -105,7 +105,7 @@ def test_the_command(root, home, capsys, monkeypatch):
     ):
         filled.write_text(text)
         assert main(["check-cluster", str(filled)]) == 2
-        assert message in capsys.readouterr().err
+        assert message in capsys.readouterr().out
     filled.write_bytes(b"\xff\xfe")
     assert main(["check-cluster", str(filled)]) == 2
     assert "is not text" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def table():
 
 def test_the_verb_scores_mutations(here, tmp_path, capsys):
     words = ["predict", "rnas.fa", "--output", "out", "--mutations", "true"]
-    assert main([*words, "--heat-map", "map.png"]) == 0
+    assert main([*words, "--heat-map", "map.png", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["sequences_predicted"], told["heat_map"]) == (2, "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")

@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
 
 def predict(checkpoint, *options, output="out"):
     words = ["predict", "rnas.fa", "--checkpoint", checkpoint, "--output", output]
-    return main([*words, "--on-invalid", "reject", "--shard-bytes", "700", *options])
+    return main([*words, "--on-invalid", "reject", "--shard-bytes", "700", "--json", *options])
 
 
 def table(folder):

@@ -310,7 +310,7 @@ def test_a_long_run_makes_a_small_page(tmp_path):
 def test_the_verb_prints_a_summary(tmp_path, capsys):
     folder = make_run(tmp_path / "r", SHORT)
     page = tmp_path / "new folder" / "page.html"
-    assert main(["report", str(folder), "--output", str(page), "--no-model"]) == 0
+    assert main(["report", str(folder), "--output", str(page), "--no-model", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["output"] == str(page)
     assert printed["bytes"] == page.stat().st_size

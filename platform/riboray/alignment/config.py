@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
-from riboray.corpus.sequences import DuplicateIds, OnInvalid
+from riboray.corpus.config import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.manifest import fingerprint, sha256_file
 from riboray.model.bundled import DEFAULT_MODEL

@@ -19,7 +19,7 @@ from riboray.alignment.hits import hits_table, write_arrow
 from riboray.alignment.longpairs import align_embeddings
 from riboray.alignment.sides import Rule, TileHits
 from riboray.alignment.similarity import RowMaker, fit_projection
-from riboray.console import say
+from riboray.console import say, show
 from riboray.corpus.sequences import read_sequences
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
@@ -38,8 +38,8 @@ class _Rna:
     structure: str | None
 
 
-def align(config: AlignConfig) -> None:
-    """Align two RNAs and print their alignment, or align all pairs and print a summary.
+def align(config: AlignConfig) -> dict[str, Any]:
+    """Align two RNAs and show their alignment, or align all pairs; return what came of it.
 
     Raises
     ------
@@ -49,12 +49,11 @@ def align(config: AlignConfig) -> None:
     if config.all_pairs:
         from riboray.alignment.allpairs import align_all_pairs
 
-        print(json.dumps(align_all_pairs(config), indent=2))
-        return
-    _align_two(config)
+        return align_all_pairs(config)
+    return _align_two(config)
 
 
-def _align_two(config: AlignConfig) -> None:
+def _align_two(config: AlignConfig) -> dict[str, Any]:
     loaded = load_checkpoint(config.checkpoint)
     a, b = _read_two(config, loaded)
     embedder = Embedder(loaded.model)
@@ -67,8 +66,9 @@ def _align_two(config: AlignConfig) -> None:
         side = embed_side(embedder, [a.sequence, b.sequence], maker=maker)
     rows = side.sequences
     if config.dry_run:
-        say(f"  {len(rows[0]) * len(rows[1]):,} cells")
-        return
+        cells = len(rows[0]) * len(rows[1])
+        say(f"  {cells:,} cells")
+        return {"dry_run": True, "cells": cells}
     score, partners = align_embeddings(rows[0], rows[1], config.gaps, config.mode)
     assert partners is not None
     null = None
@@ -107,6 +107,7 @@ def _align_two(config: AlignConfig) -> None:
     hits = TileHits(first, second, scores, affinity, described.values, described.cigar, 1)
     table = hits_table(hits, [a.name, b.name], rows.lengths, null, 1)
     _write(config, view, table, score)
+    return {**table.to_pylist()[0], "query_aligned": view.rows[0], "target_aligned": view.rows[1]}
 
 
 def _write(config: AlignConfig, view: PairView, table: Any, score: float) -> None:
@@ -123,7 +124,7 @@ def _write(config: AlignConfig, view: PairView, table: Any, score: float) -> Non
     else:
         text = aligned_fasta(view) if config.format == "fasta" else stockholm(view, score)
     if output is None:
-        sys.stdout.write(text)
+        show(text.removesuffix("\n"))
         return
     with atomic_path(output) as temporary:
         temporary.write_text(text, "utf-8")

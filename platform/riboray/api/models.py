@@ -16,14 +16,12 @@ from torch.nn import functional
 from riboray.api.outputs import Output
 from riboray.errors import ConfigError
 from riboray.model.checkpoint import load_checkpoint, save_checkpoint
-from riboray.model.config import RnaBertConfig
+from riboray.model.config import Level, Problem, RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining
 from riboray.model.prediction import (
     HEAD_NAMES,
     MISSING,
     HeadConfig,
-    Level,
-    Problem,
     RnaBertForPrediction,
     prediction_loss,
     with_head,

@@ -31,7 +31,7 @@ from riboray.clustering.config import ClusterConfig
 from riboray.clustering.edges import collect_edges, needed_values, open_hits
 from riboray.clustering.graph import EdgeCollector, Graph
 from riboray.clustering.sequences import Sequences
-from riboray.console import Progress
+from riboray.console import Progress, say
 from riboray.embedding.config import EmbedConfig
 from riboray.embedding.driver import embed
 from riboray.embedding.embedder import Embedder
@@ -43,7 +43,7 @@ from riboray.rayenv import prepare_ray
 if TYPE_CHECKING:
     from riboray.crew.pipeline import Crew
 
-__all__ = ["Comparison", "compare_all", "compare_chosen", "embed_many", "read_compared"]
+__all__ = ["Comparison", "compare_all", "compare_chosen", "embed_many", "read_compared", "rehearse"]
 
 #: Text of a file of embeddings, at least and at most, and files aimed at: enough for all workers to
 #: have some, few enough for an index to be worth its reading.
@@ -121,46 +121,95 @@ def compare_all(
     if config.method != "spectral" and config.max_evalue is not None:
         evalue = config.max_evalue * count / 2  # ours is of one sequence, align's of all pairs
     output = work / "pairs"
-    made = align_all_pairs(
-        AlignConfig(
-            input=[str(fasta)],
-            all_pairs=True,
-            checkpoint=loaded.name,
-            output=str(output),
-            mode=config.mode,
-            centred=config.centred,
-            gaps=config.gaps,
-            dimensions=_dimensions(config, loaded),
-            arithmetic=config.arithmetic,
-            scores_only=config.weight != "identity",
-            max_evalue=evalue,
-            num_workers=config.num_workers,
-            memory_per_worker=config.memory_per_worker,
-            ray_address=config.ray_address,
-            seed=config.seed,
-        )
-    )
+    made = align_all_pairs(_all_pairs(config, [str(fasta)], str(output), loaded, evalue))
     collect_edges(open_hits(str(output)), sequences, config, collector)
     graph = collector.graph(mutual=config.mutual)
     return Comparison(graph, "all pairs", int(made["pairs_compared"]))
 
 
+def _all_pairs(
+    config: ClusterConfig,
+    paths: list[str],
+    output: str,
+    loaded: LoadedCheckpoint,
+    evalue: float | None,
+) -> AlignConfig:
+    return AlignConfig(
+        input=paths,
+        all_pairs=True,
+        checkpoint=loaded.name,
+        output=output,
+        duplicate_ids=config.duplicate_ids,
+        on_invalid=config.on_invalid,
+        mode=config.mode,
+        centred=config.centred,
+        gaps=config.gaps,
+        dimensions=_dimensions(config, loaded),
+        arithmetic=config.arithmetic,
+        scores_only=config.weight != "identity",
+        max_evalue=evalue,
+        num_workers=config.num_workers,
+        memory_per_worker=config.memory_per_worker,
+        ray_address=config.ray_address,
+        dry_run=config.dry_run,
+        seed=config.seed,
+    )
+
+
+def rehearse(
+    config: ClusterConfig, records: int, loaded: LoadedCheckpoint | None, *, exhaustive: bool
+) -> dict[str, Any]:
+    """Say how much would be compared, and how long that takes where it can be told.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        Options.
+    records : int
+        Sequences.
+    loaded : LoadedCheckpoint or None
+        The model; None where pairs were compared before.
+    exhaustive : bool
+        Whether all pairs would be compared.
+    """
+    told: dict[str, Any] = {"dry_run": True, "sequences": records}
+    if config.hits is not None:
+        say(f"  {records:,} sequences; pairs of {config.hits} would be read")
+        return told
+    assert loaded is not None  # found before anything else
+    of_fasta = not Path(config.input[0]).is_dir()
+    if exhaustive:
+        pairs = records * (records - 1) // 2
+        if of_fasta and records > 1:
+            made = align_all_pairs(_all_pairs(config, config.input, config.output, loaded, 1e-3))
+            return {**told, **made}
+    else:
+        pairs = records * config.candidates * (2 if config.prefilter == "both" else 1)
+        if of_fasta:
+            told["embedding"] = embed(_embedding(config, config.output, loaded.name))
+    say(f"  {records:,} sequences, {pairs:,} pairs to compare{'' if exhaustive else ' at most'}")
+    return {**told, "pairs": pairs}
+
+
+def _embedding(config: ClusterConfig, output: str, checkpoint: str) -> EmbedConfig:
+    return EmbedConfig(
+        input=config.input,
+        checkpoint=checkpoint,
+        output=output,
+        per_base=config.per_base,
+        shard_bytes=_shard_bytes(config.input),
+        duplicate_ids=config.duplicate_ids,
+        on_invalid=config.on_invalid,
+        num_workers=config.num_workers,
+        memory_per_worker=config.memory_per_worker,
+        ray_address=config.ray_address,
+        dry_run=config.dry_run,
+    )
+
+
 def embed_many(config: ClusterConfig, work: Path, checkpoint: str) -> EmbeddingSet:
     """Embed FASTA files with too many sequences for all pairs."""
-    embed(
-        EmbedConfig(
-            input=config.input,
-            checkpoint=checkpoint,
-            output=str(work / "embeddings"),
-            per_base=config.per_base,
-            shard_bytes=_shard_bytes(config.input),
-            duplicate_ids=config.duplicate_ids,
-            on_invalid=config.on_invalid,
-            num_workers=config.num_workers,
-            memory_per_worker=config.memory_per_worker,
-            ray_address=config.ray_address,
-        )
-    )
+    embed(_embedding(config, str(work / "embeddings"), checkpoint))
     return EmbeddingSet.open(work / "embeddings")
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
 from riboray.alignment.similarity import FAMILY_GAPS
-from riboray.corpus.sequences import DuplicateIds, OnInvalid
+from riboray.corpus.config import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.rayenv import check_memory_per_worker
 
@@ -23,7 +23,7 @@ _RESOLUTION: dict[Quality, float] = {"cpm": 0.1, "modularity": 1.0}
 #: Options that do not change the result; inputs and weights are told by their content.
 _WITHOUT_EFFECT = (
     *("input", "output", "hits", "checkpoint"),
-    *("num_workers", "memory_per_worker", "ray_address"),
+    *("num_workers", "memory_per_worker", "ray_address", "dry_run"),
 )
 
 
@@ -127,6 +127,8 @@ class ClusterConfig:
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
     seed: int = 0
     """Seed of whatever is drawn by chance."""
+    dry_run: bool = False
+    """Read the input, say how many pairs would be compared and how long that takes, and stop."""
 
     def __post_init__(self) -> None:
         check_memory_per_worker(self.memory_per_worker)

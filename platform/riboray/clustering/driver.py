@@ -22,6 +22,7 @@ from riboray.clustering.comparison import (
     compare_chosen,
     embed_many,
     read_compared,
+    rehearse,
 )
 from riboray.clustering.config import ClusterConfig
 from riboray.clustering.edges import open_hits
@@ -103,6 +104,8 @@ def cluster(config: ClusterConfig) -> dict[str, Any]:
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
+    if config.dry_run:
+        return rehearse(config, records, loaded, exhaustive=work.exhaustive)
     is_new = not directory.exists()
     with entered(directory, CLUSTERS_KIND, identity, "another process is clustering into it"):
         work.folder.mkdir(exist_ok=True)

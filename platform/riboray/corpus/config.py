@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from riboray.corpus.files import opened
 from riboray.errors import ConfigError, InputError
 from riboray.rayenv import check_memory_per_worker
 
-__all__ = ["ColumnNames", "IngestConfig", "read_families"]
+__all__ = ["ColumnNames", "DuplicateIds", "IngestConfig", "OnInvalid", "read_families"]
 
-#: Options that do not change what is made.
+#: What to do with a second record of one id, and with a record that is no RNA.
+DuplicateIds = Literal["error", "suffix", "reject"]
+OnInvalid = Literal["error", "reject"]
+
 #: Options that need no value.
 _MAY_BE_NONE = ("id_mapping", "num_workers", "memory_per_worker", "ray_address")
-_WITHOUT_EFFECT = ("output", "num_workers", "memory_per_worker", "ray_address")
+#: Options that do not change what is made.
+_WITHOUT_EFFECT = ("output", "num_workers", "memory_per_worker", "ray_address", "dry_run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ class IngestConfig:
     on with the same command.
     """
 
-    POSITIONAL = "corpus"
+    POSITIONAL: ClassVar[str] = "corpus"
 
     corpus: list[str] = field(default_factory=list)
     """Sequences: FASTA files (plain or gzip), Parquet files, folders, patterns such as
@@ -114,7 +118,7 @@ class IngestConfig:
     no tokens for them."""
     max_ambiguity: float = 1.0
     """Largest share of ambiguity codes in a sequence that is kept."""
-    duplicate_ids: Literal["suffix", "reject", "error"] = "suffix"
+    duplicate_ids: DuplicateIds = "suffix"
     """What to do when different sequences share an id: append .2, .3, … to the later ones, reject
     them, or stop."""
 
@@ -147,6 +151,8 @@ class IngestConfig:
     """Order of the rows in a shard. Shards are random samples of the corpus either way."""
     seed: int = 0
     """Seed of the pairs drawn and of the families set apart."""
+    dry_run: bool = False
+    """Find the inputs, say what they are and how much room the work needs, and stop."""
 
     num_workers: int | None = None
     """Processes to use (default: one for every CPU; none for small inputs)."""

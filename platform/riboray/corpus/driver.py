@@ -6,14 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from riboray.console import Progress, say
+from riboray.console import Progress, say, warn
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.ingestion import Inputs, Runner, SerialRunner, ingest
 from riboray.corpus.memory import keep_memory
 from riboray.manifest import Manifest
 from riboray.rayenv import LOCAL, prepare_ray
+from riboray.room import byte_size, check_disk
 
-__all__ = ["ingest_corpus", "say_counts"]
+__all__ = ["ingest_corpus", "say_counts", "tell"]
 
 #: Text that this process ingests itself: starting Ray and its workers takes as long.
 _SMALL_BYTES = 512 << 20
@@ -26,8 +27,17 @@ _KINDS = {
 }
 
 
-def say_counts(manifest: Manifest, where: str) -> None:
-    """Print how many records were read and what became of them."""
+def tell(line: str) -> None:
+    """Say a line of `riboray.corpus.ingestion.ingest`."""
+    text = line.removeprefix("warning: ")
+    if text == line:
+        say(f"  {line}")
+    else:
+        warn(text)
+
+
+def say_counts(manifest: Manifest, where: str | None) -> None:
+    """Say how many records were read, what became of them, and where they are listed."""
     for kind, label in _KINDS.items():
         read, kept, duplicates, rejected, filtered = (
             manifest.counts.get(f"{kind}_{outcome}", 0)
@@ -42,6 +52,8 @@ def say_counts(manifest: Manifest, where: str) -> None:
     for outcome, found in reasons.items():
         for label, number in found.items():
             say(f"  {'':<11}   {number:>12,} {outcome}: {label}")
+    if where is None:
+        return
     if any(reasons.values()):
         say(f"  {'':<11} record by record in {where}/rejects.parquet")
     if manifest.counts.get("sequences_duplicates"):
@@ -52,7 +64,7 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
     """Make a corpus and return its counts."""
     address = prepare_ray(config.ray_address)
     if "working_dir_files" in Path.cwd().parts and not Path(config.output).is_absolute():
-        say("  warning     --output is relative: it lies in the job's temporary copy of the code")
+        warn("--output is relative: it lies in the job's temporary copy of the code")
     bar: list[Progress] = []
 
     def progress(share: float, figures: str) -> None:
@@ -62,10 +74,12 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
 
     try:
         inputs = Inputs.find(config)
+        if config.dry_run:
+            return _rehearse(config, inputs)
         with _runner(config, inputs, address) as runner:
             manifest = ingest(
                 config,
-                report=lambda line: say(f"  {line}"),
+                report=tell,
                 runner=runner,
                 inputs=inputs,
                 progress=progress,
@@ -88,6 +102,25 @@ def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
         "split": split,
         "files": len(manifest.files),
         "bytes": sum(entry.bytes for entry in manifest.files),
+    }
+
+
+def _rehearse(config: IngestConfig, inputs: Inputs) -> dict[str, Any]:
+    """Tell what would be read, without reading it."""
+    output = Path(config.output).absolute()
+    for file in (*inputs.corpus, *inputs.exclude):
+        say(f"  {file.kind:<11} {file.path}, {byte_size(file.size)}")
+    for path in config.alignments:
+        say(f"  {'alignments':<11} {path}")
+    needed = inputs.room_bytes(config)
+    say(f"  {'room':<11} about {byte_size(needed)} while it works; nothing was made")
+    check_disk(output, needed, "make room or choose another --output")
+    return {
+        "dry_run": True,
+        "corpus": str(output),
+        "files": [{"path": f.path, "kind": f.kind, "bytes": f.size} for f in inputs.corpus],
+        "text_bytes_about": round(inputs.text_bytes),
+        "room_bytes_about": round(needed),
     }
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-import time
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,16 +21,16 @@ from urllib.parse import urlsplit
 
 import requests
 
-from riboray.console import Progress, say
+from riboray.console import say
 from riboray.corpus.download import Download, RemoteFile, Upstream, new_session, note_of, probe
+from riboray.corpus.meter import Meter
+from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS
 from riboray.errors import ConfigError, OutputError, RiborayError
-from riboray.manifest import write_json
-from riboray.room import byte_size
+from riboray.manifest import atomic_path, sha256_file, write_json
+from riboray.room import byte_size, check_disk
 
 __all__ = ["DATABASES", "Database", "FetchConfig", "fetch"]
 
-_METER_SECONDS = 0.2
-_LINE_SECONDS = 10.0
 _READ = 1 << 18
 _INFLATED = 1 << 20
 
@@ -66,6 +66,14 @@ DATABASES: dict[str, Database] = {
         files={"seed": "Rfam.seed.gz", "clans": "Rfam.clanin"},
         default=("seed",),
     ),
+    # It comes with riboray: no address.
+    "sample": Database(
+        base_url="",
+        releases="",
+        current="",
+        files={"sequences": Path(SAMPLE_CORPUS).name, "families": Path(SAMPLE_ALIGNMENTS).name},
+        default=("sequences", "families"),
+    ),
 }
 
 
@@ -79,7 +87,8 @@ class FetchConfig:
     POSITIONAL: ClassVar[str] = "databases"
 
     databases: list[str] = field(default_factory=list)
-    """What to fetch from, rnacentral or rfam or both; may be given first, without the flag."""
+    """What to fetch from: rnacentral, rfam, or sample, the nine families that come with riboray;
+    may be given first, without the flag."""
     release: str | None = None
     """Release, such as 26.0 (RNAcentral) or 15.0 (Rfam); the newest by default. In
     YAML it needs quotes."""
@@ -87,7 +96,7 @@ class FetchConfig:
     """Directory for the files; each release has a folder in it, such as rnacentral-26.0."""
     files: list[str] = field(default_factory=list)
     """Which files. rnacentral: active, species-specific, id-mapping, rfam-annotations (by default
-    active and id-mapping); rfam: seed, clans (by default seed)."""
+    active and id-mapping); rfam: seed, clans (by default seed); sample: sequences, families."""
     base_url: str | None = None
     """Address of a mirror, in place of the database's folder at the EBI, such as
     https://ftp.ebi.ac.uk/pub/databases/RNAcentral; the paths below it stay the same."""
@@ -95,6 +104,9 @@ class FetchConfig:
     """Replace a file that is there already if it has changed upstream."""
     retries: int = 10
     """Attempts that may fail, one after another, without a new byte before the command gives up."""
+
+    dry_run: bool = False
+    """Ask for the sizes of the files, say them, and stop."""
 
     def __post_init__(self) -> None:
         names = ", ".join(DATABASES)
@@ -108,6 +120,8 @@ class FetchConfig:
             raise ConfigError("each database counts its releases by itself; fetch them one by one")
         if self.release is not None and not re.fullmatch(r"\d+\.\d+[\w.-]*", self.release):
             raise ConfigError(f"release must be written as 26.0, not {self.release!r}")
+        if "sample" in self.databases and (self.release or self.base_url):
+            raise ConfigError("sample comes with riboray: it has no releases and no address")
         if self.base_url is not None:
             _check_url(self.base_url)
         if self.retries < 0:
@@ -133,6 +147,7 @@ class FetchConfig:
             base = (self.base_url or database.base_url).rstrip("/") + "/"
             folder = f"{database.releases}{self.release}/" if self.release else database.current
             target = Path(self.output) / f"{name}-{self.release or 'current'}"
+            target = target if base != "/" else Path(self.output) / name
             wanted = self.files or database.default
             for path in (path for key, path in database.files.items() if key in wanted):
                 remote = RemoteFile(f"{base}{folder}{path}", f"{base}{database.releases}")
@@ -176,8 +191,40 @@ def fetch(config: FetchConfig) -> dict[str, Any]:
         If the disk is too small, or another process is fetching the same file.
     """
     with new_session() as session:
-        files = [_fetch_file(session, config, *item) for item in config.plan()]
+        if config.dry_run:
+            return _rehearse(session, config)
+        files = [
+            _fetch_file(session, config, *item) if item[0].url.startswith("http") else _copy(*item)
+            for item in config.plan()
+        ]
     return {"files": files, "bytes": sum(file["bytes"] for file in files)}
+
+
+def _rehearse(session: requests.Session, config: FetchConfig) -> dict[str, Any]:
+    """Say how large the files are and which of them are there."""
+    files, wanted = [], 0
+    for file, target in config.plan():
+        bundled = Path(SAMPLE_CORPUS).with_name(file.name)
+        remote = file.url.startswith("http")
+        size = probe(session, file, config.retries).size if remote else bundled.stat().st_size
+        there = target.is_file() and target.stat().st_size == size
+        known = "of unknown size" if size is None else byte_size(size)
+        say(f"{target}: {known}, {'is there already' if there else f'from {file.url}'}")
+        files.append({"path": str(target), "url": file.url, "bytes": size, "there": there})
+        wanted += 0 if there or size is None else size
+    check_disk(Path(config.output), wanted, "make room or choose another --output")
+    return {"dry_run": True, "files": files, "bytes": wanted}
+
+
+def _copy(file: RemoteFile, target: Path) -> dict[str, Any]:
+    """Write a file that comes with riboray."""
+    source = Path(SAMPLE_CORPUS).with_name(file.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    say(f"{target}: {byte_size(target.stat().st_size)}, whole")
+    note = {"url": str(source), "size": target.stat().st_size, "sha256": sha256_file(target)}
+    return _result(target, note, 0, 0)
 
 
 def _fetch_file(
@@ -196,7 +243,7 @@ def _fetch_file(
         # It may have come between the two calls, from another process.
         if target.exists() and not existed and (there := _there(session, config, file, target)):
             return there
-        meter = _Meter(file.name, f" from {file.url}")
+        meter = Meter(file.name, f" from {file.url}")
         download = Download(session, file, part, handle, config.retries, meter.show)
         try:
             with closing(meter):
@@ -326,7 +373,7 @@ def _sha256_of(path: Path, name: str) -> tuple[str, str]:
     """
     digest, member = hashlib.sha256(), zlib.decompressobj(wbits=31)
     size, done = path.stat().st_size, 0
-    with path.open("rb") as handle, closing(_Meter(f"checking {name}")) as meter:
+    with path.open("rb") as handle, closing(Meter(f"checking {name}")) as meter:
         while block := handle.read(_READ):
             digest.update(block)
             try:
@@ -348,47 +395,3 @@ def _unpacked(member: Any, block: bytes) -> Any:
         member.decompress(block, _INFLATED)
         block = member.unconsumed_tail or member.unused_data
     return member
-
-
-class _Meter:
-    """Bytes done and the pace: a bar on a terminal, else a line every ten seconds.
-
-    With an ``origin`` it begins with a line that says what comes, and from where.
-    """
-
-    def __init__(self, label: str, origin: str = "") -> None:
-        self._label, self._origin = label, origin
-        self._progress: Progress | None = None
-        self._start = -1
-        self._began = self._shown = time.monotonic()
-
-    def close(self) -> None:
-        """Leave the last state on the screen."""
-        if self._progress is not None:
-            self._progress.close()
-
-    def show(self, position: int, size: int | None) -> None:
-        """Show the bytes done and the pace."""
-        if self._start < 0:
-            self._begin(position, size)
-        now = time.monotonic()
-        pause = _METER_SECONDS if self._progress else _LINE_SECONDS
-        if position != size and now - self._shown < pause:
-            return
-        self._shown = now
-        pace = f"{byte_size(max(position - self._start, 0) / max(now - self._began, 1e-6))}/s"
-        if self._progress is None or not size:
-            say(f"{self._label}  {byte_size(position)}  {pace}")
-        else:
-            figures = f"{byte_size(position)} of {byte_size(size)}  {pace}"
-            self._progress.update(min(position / size, 1.0), figures)
-
-    def _begin(self, position: int, size: int | None) -> None:
-        self._start = position
-        self._began = self._shown = time.monotonic()
-        if self._origin:
-            amount = "of a size that the server does not tell" if size is None else byte_size(size)
-            resumed = f", going on at {byte_size(position)}" if position else ""
-            say(f"{self._label}: {amount}{self._origin}{resumed}")
-        if size:
-            self._progress = Progress(self._label, position / size)

@@ -150,7 +150,7 @@ def ingest(
     config : IngestConfig
         Inputs, output and rules.
     report : callable
-        Receives a line for people now and then.
+        Receives a line for people now and then; what begins with ``warning: `` is not to be missed.
     runner : Runner, optional
         Where the work is done; in this process by default.
     inputs : Inputs, optional

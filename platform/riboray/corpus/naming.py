@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from riboray.corpus.buckets import read_buckets, read_note, write_buckets
+from riboray.corpus.config import DuplicateIds
 from riboray.corpus.parts import Plan
 from riboray.corpus.strings import Strings, hash_rows
 
@@ -23,8 +24,6 @@ __all__ = ["NAME_SCHEMA", "IdBucket", "KeptRows", "make_names", "renamed"]
 
 NAME_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string())])
 """A kept row, by its partition (the bucket) and row, and the id it gets instead of its own."""
-
-DuplicateIds = Literal["suffix", "reject", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,24 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from riboray.alphabet import normalise
+from riboray.corpus.config import DuplicateIds, OnInvalid
 from riboray.corpus.fasta import read_fasta
 from riboray.corpus.records import Reject, why_rejected
 from riboray.errors import ConfigError, FastaError
 
 __all__ = [
-    "DuplicateIds",
     "NamedSequences",
-    "OnInvalid",
     "read_sequences",
     "split_structure",
     "suffixed",
 ]
-
-DuplicateIds = Literal["error", "suffix", "reject"]
-OnInvalid = Literal["error", "reject"]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from unicodedata import east_asian_width
 
-from riboray.console import say, say_columns
+from riboray.console import say, show, show_columns
 from riboray.corpus.counting import SPLITS, count_files, opened_parquet, split_of
 from riboray.corpus.structure import SS_CLASSES
 from riboray.errors import ConfigError, CorpusError
@@ -82,7 +82,7 @@ def corpus_stats(config: CorpusStatsConfig) -> Stats:
     if config.figure is not None:
         _check_writable(Path(config.figure))
     stats = _describe(directory, manifest, config.top)
-    say_tables(stats)
+    show_tables(stats)
     if config.figure is not None:
         from riboray.corpus.figures import write_figure
 
@@ -334,14 +334,14 @@ def headline(stats: Stats) -> str:
     return line + (f", {pairs:,} pairs of {stats['pairs']['families']:,} families" if pairs else "")
 
 
-def say_tables(stats: Stats) -> None:
+def show_tables(stats: Stats) -> None:
     """Print the tables to standard error."""
-    say(f"corpus {printable(stats['corpus'], 200)}: {headline(stats)}")
+    show(f"corpus {printable(stats['corpus'], 200)}: {headline(stats)}")
     for table in tables(stats):
         if table.detail:
             continue
-        say(f"\n{table.heading}")
+        show(f"\n{table.heading}")
         cells = [table.columns, *table.rows] if any(table.columns) else table.rows
-        say_columns(cells, table.texts)
+        show_columns(cells, table.texts)
     for problem in stats["problems"]:
-        say(f"\nWARNING: {printable(problem, 300)}")
+        show(f"\nWARNING: {printable(problem, 300)}")

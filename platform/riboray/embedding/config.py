@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from riboray.corpus.config import ColumnNames
-from riboray.corpus.sequences import DuplicateIds, OnInvalid
+from riboray.corpus.config import ColumnNames, DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.model.bundled import DEFAULT_MODEL
 from riboray.rayenv import check_memory_per_worker
@@ -25,7 +24,7 @@ _SIZES = {"float16": 2, "float32": 4}
 #: Options that do not change what is made.
 _WITHOUT_EFFECT = (
     *("output", "device", "compile", "checkpoint"),
-    *("num_workers", "memory_per_worker", "ray_address"),
+    *("num_workers", "memory_per_worker", "ray_address", "dry_run"),
 )
 
 
@@ -66,6 +65,8 @@ class PartwiseOptions:
     less memory than their CPUs' processes take: Ray then puts fewer there, or adds machines."""
     ray_address: str | None = None
     """Ray cluster to use; by default the one of the job, else a Ray of its own on this machine."""
+    dry_run: bool = False
+    """Read and check the input, say what would be made and how long it would take, and stop."""
 
     def __post_init__(self) -> None:
         check_memory_per_worker(self.memory_per_worker)

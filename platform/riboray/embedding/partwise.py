@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riboray import __version__
-from riboray.console import Progress, say
+from riboray.console import Progress, say, warn
 from riboray.corpus.records import Reject
 from riboray.corpus.rejects import write_rejects
 from riboray.embedding.config import PartwiseOptions
@@ -76,7 +77,7 @@ def make_parts(
     """
     directory = Path(output).resolve()
     if "working_dir_files" in Path.cwd().parts and not Path(output).is_absolute():
-        say("  warning     --output is relative: it lies in the job's temporary copy of the code")
+        warn("--output is relative: it lies in the job's temporary copy of the code")
     sources = find_sources(config, directory)
     values = {**config.fingerprint_values(), "input": [s.file.identity for s in sources]}
     names = [s.file.path for s in sources]
@@ -86,6 +87,10 @@ def make_parts(
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.counts}
+    if config.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            work = Preparation(config, loaded, sources, directory, address, Path(scratch))
+            return {"output": str(directory), **work.rehearse()}
     is_new = not directory.exists()
     busy = f"another process is {product.doing} into it"
     with entered(directory, product.kind, identity, busy):
@@ -135,7 +140,7 @@ def _work(
             device="cuda" if pool.use_gpu else "cpu",
             precision=precision,
         )
-        work.announce(pool)
+        work.announce(str(pool.size), pool.size.least, use_gpu=pool.use_gpu)
         notes = _run(work.sources, plan, job, pool)
     return _finish(work.sources, plan, job, notes, identity, details, time.monotonic() - began)
 

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray.batching import count_windows
-from riboray.corpus.config import ColumnNames
+from riboray.corpus.config import ColumnNames, DuplicateIds
 from riboray.corpus.ingestion import Runner
 from riboray.corpus.screening import Rules
-from riboray.corpus.sequences import DuplicateIds
 from riboray.corpus.strings import Strings, hash_rows
 from riboray.embedding.reading import ANNOTATIONS, Left, Source, admit, read_parts, wanted_units
 from riboray.errors import ConfigError, FastaError

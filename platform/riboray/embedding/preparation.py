@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -88,6 +89,9 @@ class Preparation:
         Where the output goes; it is there, and this process's alone.
     address : str
         Which Ray.
+    scratch : Path, optional
+        Folder for notes on the way, in place of one in the output directory, which need not be
+        there then.
 
     Attributes
     ----------
@@ -102,11 +106,12 @@ class Preparation:
         sources: list[Source],
         directory: Path,
         address: str,
+        scratch: Path | None = None,
     ) -> None:
         self.config, self.loaded, self.sources = config, loaded, sources
         self.directory, self.address = directory, address
         self.given = _plan_rules(config, loaded)
-        self._path = directory / "work" / "plan.json"
+        self._path = (scratch or directory / "work") / "plan.json"
         self._plan = Plan.read(self._path)
 
     def pool(self) -> AbstractContextManager[EmbeddingPool | LocalPool]:
@@ -145,8 +150,48 @@ class Preparation:
         model = self.loaded.model
         return estimate_seconds(self.config, model, self.sources, self._plan, self.given)
 
-    def announce(self, pool: EmbeddingPool | LocalPool) -> None:
+    def rehearse(self) -> dict[str, Any]:
+        """Say what would be made, without a pool; return the figures.
+
+        Raises
+        ------
+        RiborayError
+            As `plan` and `announce`.
+        """
+        plan = self.plan(SerialRunner())
+        config = self.config
+        gpu = config.device == "gpu" or (config.device == "auto" and torch.cuda.is_available())
+        given = config.num_workers or os.cpu_count() or 1
+        workers = given if isinstance(given, int) else given[0]
+        if config.num_workers is None and not gpu and self._seconds < _SMALL_SECONDS:
+            workers = 1
+        size = self.announce(f"{workers}", workers, use_gpu=gpu)
+        return {
+            "dry_run": True,
+            "sequences_read": plan.total("read"),
+            "sequences": plan.total("rows"),
+            "nucleotides": plan.total("nucleotides"),
+            "files": len(plan.parts),
+            "bytes_about": round(size),
+            "seconds_about": None if gpu else round(self._seconds / workers, 1),
+        }
+
+    def announce(self, workers: str, least: int, *, use_gpu: bool) -> float:
         """Say what is to be made and how long it takes, and refuse what the disk cannot hold.
+
+        Parameters
+        ----------
+        workers : str
+            How many processes, in words.
+        least : int
+            How many at least.
+        use_gpu : bool
+            Whether they have a GPU each.
+
+        Returns
+        -------
+        float
+            Bytes of what is to be made, about.
 
         Raises
         ------
@@ -157,11 +202,12 @@ class Preparation:
         config, directory = self.config, self.directory
         rows, nucleotides = self._plan.total("rows"), self._plan.total("nucleotides")
         size = config.bytes_about(rows, nucleotides, self.loaded.model.config.hidden_size)
-        kind = "GPU" if pool.use_gpu else "CPU"
+        kind = "GPU" if use_gpu else "CPU"
         say(f"  {rows:,} sequences, {nucleotides:,} nt; about {byte_size(size)}")
-        say(f"  workers     {pool.size}, a {kind} each")
-        done = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+        say(f"  workers     {workers}, a {kind} each")
+        there = directory.iterdir() if directory.is_dir() else ()
+        done = sum(path.stat().st_size for path in there if path.is_file())
         check_disk(directory, max(size - done, 0), config.LESS_SPACE)
-        if not pool.use_gpu:
-            seconds = self._seconds / pool.size.least
-            say(f"  estimate    {clock(seconds)}, by the speed of this process")
+        if not use_gpu:
+            say(f"  estimate    {clock(self._seconds / least)}, by the speed of this process")
+        return size

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from riboray import __version__
 from riboray.alignment.columns import aligned_columns, gapped_strings
-from riboray.console import Progress, say
+from riboray.console import Progress, say, warn
 from riboray.corpus.config import read_families
 from riboray.corpus.rejects import write_rejects
 from riboray.errors import ConfigError, CorpusError
@@ -30,7 +30,7 @@ from riboray.evaluation.references import (
     read_references,
 )
 from riboray.evaluation.scores import Aligned
-from riboray.evaluation.summary import Measured, Summary, say_summary, summarise
+from riboray.evaluation.summary import Measured, Summary, show_summary, summarise
 from riboray.manifest import (
     FileEntry,
     Manifest,
@@ -83,7 +83,7 @@ def evaluate_alignment(config: EvaluateAlignmentConfig) -> dict[str, Any]:
             for number, method in enumerate(methods)
         ]
         summary = summarise(references, measured, config)
-        say_summary(summary)
+        show_summary(summary)
         return _finish(directory, identity, references, measured, summary)
 
 
@@ -209,7 +209,7 @@ def _measure(number: int, method: Method, pairs: list[ReferencePair], directory:
     seconds = np.array([float(row["cpu_seconds"]) for row in rows])
     failed = [row["failure"] for row in rows if row["failure"]]
     if failed:
-        say(f"  warning     {method.name} fails on {len(failed):,} pairs; the first: {failed[0]}")
+        warn(f"{method.name} fails on {len(failed):,} pairs; the first: {failed[0]}")
     return Measured(method, counts, seconds, failed, path)
 
 

@@ -23,7 +23,7 @@ from riboray.evaluation.agreement import (
     clustering_agreement,
     nearest_neighbour_hits,
 )
-from riboray.evaluation.clustering_summary import print_table, write_figure, write_table
+from riboray.evaluation.clustering_summary import show_table, write_figure, write_table
 from riboray.evaluation.config import named_paths
 from riboray.evaluation.labelled import LabelledSequences, OnDuplicate, read_labelled
 from riboray.evaluation.measures import DEFAULT_MEASURES, MEASURES, Subject
@@ -147,7 +147,7 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
         report = _report(config, data, models, results)
         _write(config, directory, identity, report)
     tidy(directory)
-    print_table(report)
+    show_table(report)
     say(f"  written to  {directory}")
     return {**report, "output": str(directory)}
 
@@ -301,5 +301,5 @@ def _write(
 
 def _read_report(directory: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((directory / _REPORT).read_text("utf-8"))
-    print_table(report)
+    show_table(report)
     return {**report, "output": str(directory)}

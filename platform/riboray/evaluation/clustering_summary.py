@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from riboray.console import say_columns
+from riboray.console import show_columns
 from riboray.drawing import file_options, styled
 from riboray.manifest import atomic_path
 from riboray.page import PALETTE
 
-__all__ = ["COLUMNS", "print_table", "write_figure", "write_table"]
+__all__ = ["COLUMNS", "show_table", "write_figure", "write_table"]
 
 #: Heading and key of what is measured, in the order of the table.
 COLUMNS = {
@@ -27,13 +27,13 @@ _WITH_INTERVALS = ("one_nearest_neighbour", "mean_average_precision")
 _INK, _GREY, _BLUE, _ORANGE, _GREEN, _ = PALETTE.values()
 
 
-def print_table(report: dict[str, Any]) -> None:
+def show_table(report: dict[str, Any]) -> None:
     """Print a row a measure and model; intervals of 95 % stand in the file."""
     rows = [
         [row["measure"], row["model"] or "-", *(f"{row[key]:.3f}" for key in COLUMNS.values())]
         for row in report["results"]
     ]
-    say_columns([["measure", "model", *COLUMNS], *rows], texts=2)
+    show_columns([["measure", "model", *COLUMNS], *rows], texts=2)
 
 
 def write_table(report: dict[str, Any], path: Path) -> None:

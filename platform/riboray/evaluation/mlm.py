@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray import __version__
-from riboray.console import say, say_columns
+from riboray.console import say, show, show_columns
 from riboray.corpus.config import ColumnNames
 from riboray.corpus.inputs import find_inputs
 from riboray.corpus.records import Reject, hash64
@@ -138,7 +138,7 @@ def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
             made[named.name] = fill(Embedder(named.model), sample.texts)
         made |= {"composition": composition(sample.texts), "neighbours": neighbours(sample.texts)}
         summary = _summarise(config, sample, made, models)
-        _say(summary)
+        _show(summary)
         return _finish(config, directory, identity, sample, summary)
 
 
@@ -278,8 +278,8 @@ def _confusion(filled: Filled) -> dict[str, dict[str, int]]:
     }
 
 
-def _say(summary: dict[str, Any]) -> None:
-    say()
+def _show(summary: dict[str, Any]) -> None:
+    show()
     rows = [["", "accuracy", "95 %", "perplexity", "95 %"]]
     for entry in summary["models"]:
         spans = [
@@ -288,7 +288,7 @@ def _say(summary: dict[str, Any]) -> None:
         ]
         figures = [f"{entry[name]:.3f}" for name in ("accuracy", "perplexity")]
         rows.append([entry["name"], figures[0], spans[0], figures[1], spans[1]])
-    say_columns(rows)
+    show_columns(rows)
     names = [entry["name"] for entry in summary["models"]]
     first = summary["models"][0]
     for title, key in (
@@ -298,14 +298,14 @@ def _say(summary: dict[str, Any]) -> None:
     ):
         if key == "by_group" and len(first[key]) < 2:
             continue
-        say(f"\n  {title}")
+        show(f"\n  {title}")
         rows = [["", "nucleotides", *names]]
         for k, part in enumerate(first[key]):
             high = part.get("high")
             label = part.get("group") or f"{part['low']}-{high - 1 if high else ''}"
             figures = [f"{entry[key][k]['accuracy']:.3f}" for entry in summary["models"]]
             rows.append([label[:30], f"{part['nucleotides']:,}", *figures])
-        say_columns(rows)
+        show_columns(rows)
 
 
 def _finish(

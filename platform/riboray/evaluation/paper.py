@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from riboray import __version__
 from riboray.alignment.columns import GapPenalties
-from riboray.console import say
+from riboray.console import say, show
 from riboray.corpus.config import read_families
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS
 from riboray.embedding.embedder import Embedder
@@ -297,7 +297,7 @@ def _map(
         "seen": [one.figures() for one in seen],
     }
     for one in seen:
-        say(f"  {one.name}: nucleotide {one.nucleotide:.3f}, context {one.context:.3f}")
+        show(f"  {one.name}: nucleotide {one.nucleotide:.3f}, context {one.context:.3f}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riboray.console import say, say_columns
+from riboray.console import show, show_columns
 from riboray.evaluation.accuracy import METRICS, Counts, bootstrap, compare, interval, measure
 from riboray.evaluation.config import EvaluateAlignmentConfig
 from riboray.evaluation.methods import ByScores, Method
@@ -24,7 +24,7 @@ __all__ = [
     "comparison_rows",
     "identity_rows",
     "overview_rows",
-    "say_summary",
+    "show_summary",
     "summarise",
 ]
 
@@ -227,26 +227,26 @@ def comparison_rows(summary: Summary) -> Rows:
     return rows
 
 
-def say_summary(summary: Summary) -> None:
+def show_summary(summary: Summary) -> None:
     """Print tables: all methods, F1 by identity, differences."""
-    say()
-    say_columns(overview_rows(summary))
-    say(f"  95 % intervals by drawing {summary['resampled']} {summary['rounds']:,} times")
-    say("\n  F1 by identity, percent")
-    say_columns(identity_rows(summary))
+    show()
+    show_columns(overview_rows(summary))
+    show(f"  95 % intervals by drawing {summary['resampled']} {summary['rounds']:,} times")
+    show("\n  F1 by identity, percent")
+    show_columns(identity_rows(summary))
     _say_families(summary)
     if len(compared := comparison_rows(summary)) > 1:
-        say(f"\n  {summary['methods'][0]['name']}, F1 minus that of")
-        say_columns(compared)
+        show(f"\n  {summary['methods'][0]['name']}, F1 minus that of")
+        show_columns(compared)
 
 
 def _say_families(summary: Summary) -> None:
     first = summary["methods"][0]["by_family"]
     if len(first) > _SHOWN or len(first) < 2:
         return
-    say("\n  F1 by family")
+    show("\n  F1 by family")
     rows = [["", "pairs", *(entry["name"] for entry in summary["methods"])]]
     for k, family in enumerate(first):
         figures = [f"{entry['by_family'][k]['f1']:.3f}" for entry in summary["methods"]]
         rows.append([family["family"], f"{family['pairs']:,}", *figures])
-    say_columns(rows)
+    show_columns(rows)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from riboray.corpus.sequences import DuplicateIds, OnInvalid
+from riboray.corpus.config import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
 from riboray.model.bundled import DEFAULT_MODEL
-from riboray.model.prediction import Level, Problem
+from riboray.model.config import Level, Problem
 from riboray.pretraining.options import RunOptions
 
 __all__ = ["FinetuneConfig", "LabelColumns", "Learner", "SearchSpace", "Split"]

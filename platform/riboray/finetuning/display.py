@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from riboray.console import say, say_columns
+from riboray.console import say, say_columns, warn
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.datasets import Prepared
 from riboray.finetuning.plan import Trial, TrialResult, options_text
@@ -66,8 +66,8 @@ def announce(config: FinetuneConfig, prepared: Prepared) -> None:
         sizes = [len(fold.test) for fold in folds]
         say(f"  folds       {len(folds)}, of {min(sizes):,} to {max(sizes):,} records to test on")
     if prepared.shared:
-        say(
-            f"  warning     {prepared.shared:,} of the records to validate or test on have a "
+        warn(
+            f"{prepared.shared:,} of the records to validate or test on have a "
             "sequence that is trained on"
         )
     learnt = {

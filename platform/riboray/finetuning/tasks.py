@@ -12,7 +12,8 @@ from riboray.errors import ConfigError
 from riboray.finetuning.config import FinetuneConfig
 from riboray.finetuning.records import Labelled
 from riboray.finetuning.values import class_name, is_missing, number_of
-from riboray.model.prediction import PLACES, HeadConfig, Level, Problem
+from riboray.model.config import Level, Problem
+from riboray.model.prediction import PLACES, HeadConfig
 
 __all__ = ["Task", "class_names", "find_task", "is_structure"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from riboray.console import say
+from riboray.console import show
 from riboray.errors import ConfigError, InputError
 from riboray.launch.config import CheckClusterConfig
 
@@ -37,9 +37,9 @@ def check_cluster(config: CheckClusterConfig) -> dict[str, Any]:
         found = find_problems(Path(file))
         problems += found
         for problem in found:
-            say(f"  {file}: {problem}")
+            show(f"{file}: {problem}")
         if not found:
-            say(f"  {file}: nothing is missing")
+            show(f"{file}: nothing is missing")
     if problems:
         some = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
         raise ConfigError(f"{some}, see above")

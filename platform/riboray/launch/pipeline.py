@@ -6,7 +6,6 @@ import asyncio
 import copy
 import logging
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from riboray.console import relay
 from riboray.errors import ConfigError, RiborayError
 from riboray.launch.config import SubmitConfig
 from riboray.launch.submission import JobPlan
@@ -133,8 +133,7 @@ class Jobs:
             fresh = text[max(self._shown - passed, 0) :]
             passed += len(text)
             self._shown = max(self._shown, passed)
-            sys.stdout.write(fresh)
-            sys.stdout.flush()
+            relay(fresh)
 
     @staticmethod
     def _outcome(info: Any) -> tuple[int, str]:

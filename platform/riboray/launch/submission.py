@@ -54,8 +54,8 @@ class JobPlan:
     scratch: str = ""
 
 
-def submit(config: SubmitConfig) -> None:
-    """Submit a job and follow it.
+def submit(config: SubmitConfig) -> dict[str, Any]:
+    """Submit a job and follow it; return what was sent and how it ended.
 
     Raises
     ------
@@ -69,13 +69,13 @@ def submit(config: SubmitConfig) -> None:
         plan = plan_job(config, Path(scratch))
         _announce(plan)
         if config.dry_run:
-            return
+            return {"dry_run": True, "address": plan.address, "runs": plan.entrypoint}
         jobs = Jobs(plan.address)
         name = jobs.begin(config, plan)
     say(f"  job         {name}")
     if not config.wait:
         say(f"  to follow   ray job logs --follow --address {plan.address} {name}")
-        return
+        return {"job": name, "address": plan.address, "runs": plan.entrypoint, "status": "sent"}
     try:
         code, message = jobs.follow(name)
     except KeyboardInterrupt:
@@ -86,6 +86,7 @@ def submit(config: SubmitConfig) -> None:
         failure.exit_code = code
         raise failure
     say(f"  job         {name} is done")
+    return {"job": name, "address": plan.address, "runs": plan.entrypoint, "status": "done"}
 
 
 def _announce(plan: JobPlan) -> None:
@@ -190,7 +191,7 @@ def _check(verb: str, arguments: list[str]) -> None:
     from riboray.cli import VERBS
     from riboray.options import parse_config
 
-    config_class, _ = VERBS[verb].load()
+    config_class = VERBS[verb].load_config()
     try:
         config = parse_config(verb, config_class, arguments)
     except ConfigError as error:

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from riboray.alphabet import Vocabulary, get_vocabulary
 from riboray.errors import ConfigError
 
-__all__ = ["HEADS", "Padding", "RnaBertConfig"]
+__all__ = ["HEADS", "Level", "Padding", "Problem", "RnaBertConfig"]
+
+#: What a prediction head says something of, and what kind of thing it says.
+Level = Literal["sequence", "nucleotide", "contact"]
+Problem = Literal["regression", "binary", "multiclass", "multilabel"]
 
 #: What attention makes of padding.
 Padding = Literal["masked", "original"]

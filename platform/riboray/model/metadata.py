@@ -7,8 +7,8 @@ from typing import Any
 
 from riboray import __version__
 from riboray.errors import ConfigError
-from riboray.model.config import RnaBertConfig
-from riboray.model.prediction import HeadConfig, Level
+from riboray.model.config import Level, RnaBertConfig
+from riboray.model.prediction import HeadConfig
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from riboray.errors import ConfigError
-from riboray.model.config import RnaBertConfig
+from riboray.model.config import Level, Problem, RnaBertConfig
 from riboray.model.heads import RnaBertForPreTraining, Transform
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "MISSING",
     "PLACES",
     "HeadConfig",
-    "Level",
-    "Problem",
     "RnaBertForPrediction",
     "TaskHead",
     "loss_terms",
@@ -32,8 +30,6 @@ __all__ = [
     "with_head",
 ]
 
-Level = Literal["sequence", "nucleotide", "contact"]
-Problem = Literal["regression", "binary", "multiclass", "multilabel"]
 
 #: Name of each level's head in a model, and in a checkpoint.
 HEAD_NAMES: dict[Level, str] = {

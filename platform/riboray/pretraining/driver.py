@@ -11,7 +11,7 @@ from typing import Any
 from riboray import __version__
 from riboray.console import say
 from riboray.corpus import IngestConfig, ingest
-from riboray.corpus.driver import say_counts
+from riboray.corpus.driver import say_counts, tell
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS, SAMPLE_CORPUS, SAMPLE_HELD_OUT
 from riboray.errors import ConfigError, CorpusError
@@ -40,6 +40,7 @@ from riboray.pretraining.rundir import (
     check_room,
     finished_summary,
     owned,
+    rehearsal,
     undone_on_failure,
 )
 from riboray.pretraining.running import train
@@ -89,6 +90,8 @@ def pretrain(config: PretrainConfig) -> Record:
     config = adopt_streams(config, run)
     check_ownership(config, run)
     _check_inputs(config)
+    if config.dry_run:
+        return _rehearse(config, run)
     with owned(config, run, "pretrain") as is_new:
         with undone_on_failure(run, is_new):
             corpus = _claim(config, run)
@@ -101,6 +104,23 @@ def pretrain(config: PretrainConfig) -> Record:
         return _train(kept, run, data)
 
 
+def _rehearse(config: PretrainConfig, run: RunDirectory) -> Record:
+    """Prepare the run elsewhere, tell of it, and leave nothing."""
+    with rehearsal(config, run) as made:
+        corpus = _claim(config, made)
+        kept = _keep_start(config, made)
+        data = prepare_data(corpus, kept, config.batches_per_step or 1)
+        announce(kept, data)
+    return {
+        "dry_run": True,
+        "run": config.run_name,
+        "directory": str(run.path),
+        "data": data.counts,
+        "held_out_families": list(data.held_out_families),
+        "limits": config.limits(),
+    }
+
+
 def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
     """Mark the directory as this run's, and make or check its corpus.
 
@@ -109,7 +129,7 @@ def _claim(config: PretrainConfig, run: RunDirectory) -> Path:
     run.mark(fingerprint=config.fingerprint(), version=__version__)
     corpus, manifest = _corpus_of(config, run)
     run.hold("corpus", manifest.fingerprint, "its inputs have changed")
-    say_counts(manifest, str(corpus))
+    say_counts(manifest, None if config.dry_run else str(corpus))
     return corpus
 
 
@@ -167,7 +187,7 @@ def _corpus_of(config: PretrainConfig, run: RunDirectory) -> tuple[Path, Manifes
                 pairs_per_family=config.pairs_per_family,
                 seed=config.seed,
             ),
-            report=lambda line: say(f"  {line}"),
+            report=tell,
         )
         return corpus, manifest
     if len(config.corpus) > 1 or config.alignments:

@@ -29,6 +29,7 @@ _RESUMABLE = (
     "keep_checkpoints",
     "record_seconds",
     "track",
+    "dry_run",
 )
 
 
@@ -74,6 +75,8 @@ class RunOptions:
     max_failures: int = 3
     """Failures without a new checkpoint in between after which the run gives up; before, it goes
     on from the last checkpoint."""
+    dry_run: bool = False
+    """Read and check the input, say what would be trained on, and stop; nothing is left."""
 
     def __post_init__(self) -> None:
         check_memory_per_worker(self.memory_per_worker)

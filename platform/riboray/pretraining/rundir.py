@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from riboray import __version__
-from riboray.console import say
+from riboray.console import say, warn
 from riboray.errors import ConfigError, OutputError
 from riboray.manifest import exclusive, write_json
 from riboray.pretraining.config import PretrainConfig
@@ -27,6 +28,7 @@ __all__ = [
     "check_room",
     "finished_summary",
     "owned",
+    "rehearsal",
     "undone_on_failure",
 ]
 
@@ -177,7 +179,7 @@ def owned(config: RunOptions, run: RunDirectory, verb: str) -> Iterator[bool]:
     """
     say(f"riboray {__version__}  {verb}  {run.path}")
     if "working_dir_files" in Path.cwd().parts and not Path(config.storage).is_absolute():
-        say("  warning     --storage is relative: it lies in the job's temporary copy of the code")
+        warn("--storage is relative: it lies in the job's temporary copy of the code")
     is_new = not run.path.exists() or not any(run.path.iterdir())
     run.path.mkdir(parents=True, exist_ok=True)
     with exclusive(run.path, "another process is training in it"):
@@ -196,6 +198,29 @@ def undone_on_failure(run: RunDirectory, is_new: bool) -> Iterator[None]:
             with suppress(OSError):
                 run.path.parent.rmdir()  # if it was made for this run, it is empty now
         raise
+
+
+@contextmanager
+def rehearsal(config: RunOptions, run: RunDirectory) -> Iterator[RunDirectory]:
+    """Give a run that is only prepared a directory of its own, which goes away.
+
+    Raises
+    ------
+    OutputError
+        If the run could not use its real one.
+    """
+    check_ownership(config, run)
+    say(f"riboray {__version__}  dry run of {run.path}")
+    with tempfile.TemporaryDirectory(prefix="riboray-dry-run-") as folder:
+        made = RunDirectory(Path(folder) / run.path.name)
+        made.path.mkdir()
+        yield made
+    if finished_summary(config, run) is not None:
+        say("  dry run     the run is complete already")
+    elif any(run.checkpoints.glob("*")):
+        say("  dry run     it would go on from the newest checkpoint; nothing was made")
+    else:
+        say("  dry run     nothing was made")
 
 
 def finished_summary(config: RunOptions, run: RunDirectory) -> Record | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
-from riboray.console import say
+from riboray.console import say, show
 from riboray.errors import ConfigError
 from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import LOCAL, prepare_ray
@@ -40,8 +39,8 @@ def resolved(config: ServeConfig) -> ServeConfig:
     return replace(config, db=str(database.directory))
 
 
-def serve(config: ServeConfig) -> None:
-    """Serve a checkpoint until Ctrl-C; or make a key.
+def serve(config: ServeConfig) -> dict[str, str]:
+    """Serve a checkpoint until Ctrl-C; or make a key and return it.
 
     Raises
     ------
@@ -56,9 +55,9 @@ def serve(config: ServeConfig) -> None:
     """
     if config.new_key is not None:
         key, entry = new_key(config.new_key)
-        sys.stdout.write(f"{key}\n{entry}\n")
+        show(f"{key}\n{entry}")
         say("first the key, for who asks; then its line for the file of --keys")
-        return
+        return {"key": key, "entry": entry}
     keys = config.read_keys()
     config.http_options()
     config = resolved(config)
@@ -76,3 +75,4 @@ def serve(config: ServeConfig) -> None:
         keys,
         lambda: say(f"serving {config.url}/v1/info  (API: {config.url}/openapi.json; Ctrl-C ends)"),
     )
+    return {"served": config.url}
