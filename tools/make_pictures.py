@@ -2,8 +2,8 @@
 
     python tools/make_pictures.py
 
-writes `docs/pictures/sal.svg` and `docs/pictures/padding.svg`, and prints the figures that the pages
-give. The same versions of riboray and matplotlib give the same bytes.
+writes `docs/pictures/sal.svg` and `docs/pictures/padding.svg`, and prints the figures that the
+pages give. The same versions of riboray and matplotlib give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from riboray.alphabet import encode
 from riboray.alignment.columns import aligned_columns
 from riboray.alignment.pairwise import align_batch
+from riboray.alphabet import encode
 from riboray.corpus.sample import SAMPLE_ALIGNMENTS
 from riboray.corpus.stockholm import read_stockholm
 from riboray.drawing import file_options, styled

@@ -1,14 +1,16 @@
 """A page with commands, run from top to bottom as a reader would.
 
-Blocks of ``bash`` run in one shell after the other, in one folder; blocks of ``python`` with the same
-interpreter. A block of ``text`` is what the blocks before it print, numbers aside: each of its lines
-must be there, in this order. ``…`` stands for anything.
+Blocks of ``bash`` run in one shell after the other, in one folder; blocks of ``python`` with the
+same interpreter. A block of ``text`` is what the blocks before it print, numbers aside: each of its
+lines must be there, in this order. ``…`` stands for anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,7 +35,17 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def run_page(page: Path, folder: Path) -> None:
-    """Run a page in an empty folder and compare what it prints."""
+    """Run a page in an empty folder and compare what it prints; end what still runs."""
+    groups: list[int] = []
+    try:
+        _run_blocks(page, folder, groups)
+    finally:
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+
+
+def _run_blocks(page: Path, folder: Path, groups: list[int]) -> None:
     env = environment()
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     printed = ""
@@ -42,17 +54,23 @@ def run_page(page: Path, folder: Path) -> None:
             check(block.text, printed, page.name)
             printed = ""
             continue
-        shell = ["bash", "-euo", "pipefail", "-c"]
-        command = [*shell, block.text] if block.kind == "bash" else [sys.executable, "-c", block.text]
+        shell = ["bash", "-euo", "pipefail"] if block.kind == "bash" else [sys.executable]
         with (folder / ".printed").open("w+") as output:  # a pipe would wait for what runs on
-            done = subprocess.run(
-                command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT, timeout=600
+            process = subprocess.Popen(
+                [*shell, "-c", block.text],
+                cwd=folder,
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+            groups.append(process.pid)
+            code = process.wait(timeout=600)
             output.seek(0)
             new = output.read()
         if os.environ.get("SHOW_TUTORIALS"):
             print(f"$ {block.text}{new}", flush=True)
-        assert done.returncode == 0, f"{page.name}: {block.text}\n{new}"
+        assert code == 0, f"{page.name}: {block.text}\n{new}"
         printed += new
 
 

@@ -64,6 +64,19 @@ def riboray(*arguments, cwd, timeout=400, as_json=True):
     return process.returncode, out, err
 
 
+def riboray_at(folder: Path, *arguments, cwd, timeout=600):
+    """Run the command that lies in a folder; return exit code, stdout, stderr."""
+    done = subprocess.run(
+        [folder / "riboray", *map(str, arguments)],
+        cwd=cwd,
+        env={k: v for k, v in environment().items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def succeed(command, env, timeout=600):
     """Run a command in the source tree, expect that it succeeds, and return what it printed."""
     done = subprocess.run(

@@ -95,14 +95,14 @@ def test_the_manifest_for_kubernetes(root, monkeypatch, tmp_path):
     cluster = manifest["spec"]["rayClusterConfig"]
     assert cluster["rayVersion"] == ray.__version__
     assert cluster["authOptions"] == {"mode": "token"}
-    dockerfile = (root / "kuberay" / "Dockerfile").read_text()
+    dockerfile = (root / "Dockerfile").read_text()
     assert f"ARG RAY={ray.__version__}-" in dockerfile
     assert "FROM rayproject/ray:${RAY}\n" in dockerfile
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         spec = group["template"]["spec"]
         (container,) = spec["containers"]
-        assert f"docker build -f kuberay/Dockerfile -t {container['image']} ." in text
+        assert f"docker build -t {container['image']} ." in text
         assert container["resources"]["requests"] == container["resources"]["limits"]
         (mount,) = container["volumeMounts"]
         assert application.args["keys"].startswith(f"{mount['mountPath']}/")

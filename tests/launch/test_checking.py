@@ -130,7 +130,7 @@ def test_images_and_dependency_are_one_version(root):
         text = (root / name).read_text()
         if "rayproject" in text or "rayVersion" in text:
             assert ray.__version__ in text, name
-    assert f"ARG RAY={ray.__version__}-py311" in (root / "kuberay/Dockerfile").read_text()
+    assert f"ARG RAY={ray.__version__}-py311" in (root / "Dockerfile").read_text()
 
 
 def test_groups_are_the_same_everywhere(root):

@@ -132,13 +132,14 @@ def _read_state(trainer: Trainer, directory: Path) -> tuple[dict[str, Any], RunS
         values = json.loads((folder / "state.json").read_text("utf-8"))
         stored = torch.load(folder / "trainer.pt", map_location="cpu", weights_only=True)
         history = read_records(directory / "metrics.jsonl")
-        version = values.pop("schema_version")
+        version = int(values.pop("schema_version"))
+        if version > SCHEMA_VERSION:
+            reason = f"training state of version {version}; update riboray"
+            raise CheckpointError(directory, reason)
         values["position"] = Position(**values["position"])
         state = RunState(**values)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(directory, f"no usable training state ({error})") from error
-    if version > SCHEMA_VERSION:
-        raise CheckpointError(directory, f"training state of version {version}; update riboray")
     stored["model"] = loaded.model.state_dict()
     return stored, state, history
 
