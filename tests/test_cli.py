@@ -11,12 +11,13 @@ import yaml
 
 from riboray import __version__
 from riboray.alignment import GapPenalties
-from riboray.cli import VERBS, main
+from riboray.cli import main
 from riboray.errors import ConfigError
 from riboray.options import command_line, options_of, parse_config
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.curriculum import Phase
 from riboray.pretraining.masking import MaskingRule
+from riboray.verbs import VERBS
 
 FROZEN = Path(__file__).with_name("frozen_options.json")
 

@@ -12,7 +12,7 @@ import pytest
 import riboray
 import riboray.alignment
 import riboray.model
-from riboray.cli import VERBS
+from riboray.verbs import VERBS
 
 
 def python_files(root, *folders):

@@ -1,13 +1,21 @@
-"""Lint, format, docstrings and types: everything that is checked without running the code."""
+"""Lint, format, docstrings, types, layers, documentation: what is checked without running code."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CHECKS = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
+CHECKS = (
+    ["ruff", "check"],
+    ["ruff", "format", "--check"],
+    ["mypy"],
+    ["importlinter"],  # the layers, in .importlinter
+    # Pages that lack, links that lead nowhere, headings that are linked to and are not there.
+    ["mkdocs", "build", "--strict", "--quiet"],
+)
 
 
 def main() -> int:
@@ -15,7 +23,10 @@ def main() -> int:
     failed = []
     for module, *arguments in CHECKS:
         print(f"$ {module} {' '.join(arguments)}", flush=True)
-        done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT)
+        command = [sys.executable, "-m", module, *arguments]
+        if module == "importlinter":
+            command = [str(Path(sys.executable).with_name("lint-imports"))]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
         if done.returncode:
             failed.append(module)
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")

@@ -7,8 +7,8 @@ import inspect
 import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from riboray.cli import VERBS
 from riboray.options import SWITCHES, options_of
+from riboray.verbs import VERBS
 
 _HEAD = """# Commands
 

@@ -28,7 +28,7 @@ PAGES = {
     "MODEL_CARD.md": "platform/riboray/weights/MODEL_CARD.md",
 }
 #: Files that pages link to; the site carries them as they are.
-FILES = ("cluster*.yaml", "configs/*.yaml", "kuberay/*.yaml", "serve/*", "docs/grafana/*.json")
+FILES = ("cluster*.yaml", "configs/*.yaml", "kuberay/*.yaml", "serve/*")
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)

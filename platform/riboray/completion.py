@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import shtab
 
-from riboray.cli import VERBS, Verb
 from riboray.console import show
 from riboray.options import options_of
+from riboray.verbs import VERBS, Verb
 
 __all__ = ["CompletionConfig", "completion"]
 

@@ -24,6 +24,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
 
 from riboray.console import Manner
 from riboray.errors import ConfigError
+from riboray.verbs import VERBS
 
 __all__ = ["SWITCHES", "Option", "command_line", "options_of", "parse_command", "parse_config"]
 
@@ -134,8 +135,6 @@ def _split_rest(config_class: type[Any], arguments: list[str]) -> tuple[list[str
 
 def _is_value(word: str) -> bool:
     """Tell a further value of a list from a flag and from a verb."""
-    from riboray.cli import VERBS
-
     return not word.startswith("-") and all(word != name.split()[0] for name in VERBS)
 
 

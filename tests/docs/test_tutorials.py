@@ -7,7 +7,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.docs.tutorials import blocks_of, check, run_page
 
-PAGES = sorted(p for p in (ROOT / "docs" / "tutorials").glob("*.md") if p.stem != "index")
+DOCS = ROOT / "docs"
+TUTORIALS = sorted(p for p in (DOCS / "tutorials").glob("*.md") if p.stem != "index")
+PAGES = [*TUTORIALS, DOCS / "quickstart.md"]
 
 
 @pytest.mark.slow
@@ -18,7 +20,7 @@ def test_a_tutorial(page, tmp_path):
 
 
 def test_there_are_five():
-    assert len(PAGES) == 5
+    assert len(TUTORIALS) == 5
     assert all(len(blocks_of(page)) > 5 for page in PAGES)
 
 

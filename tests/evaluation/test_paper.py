@@ -14,13 +14,14 @@ import pytest
 import torch
 import yaml
 
-from riboray.cli import VERBS, main
+from riboray.cli import main
 from riboray.errors import ConfigError, OutputError
 from riboray.evaluation.paper import PAPER_KIND, EvaluatePaperConfig, evaluate_paper
 from riboray.evaluation.provenance import sources_of
 from riboray.manifest import read_manifest, sha256_file
 from riboray.model import RnaBertForPreTraining, save_checkpoint
 from riboray.options import parse_config
+from riboray.verbs import VERBS
 from tests.conftest import random_sequences, tiny_config
 from tests.evaluation.test_evaluate_alignment import related, table
 from tests.evaluation.test_seed_families import stockholm

@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
-from riboray.cli import VERBS
 from riboray.options import options_of, parse_config
+from riboray.verbs import VERBS
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "finetune.md").read_text("utf-8")

@@ -83,7 +83,7 @@ def test_files_of_options_elsewhere(installed, monkeypatch):
 
 
 def test_every_verb_has_its_job(root):
-    from riboray.cli import VERBS
+    from riboray.verbs import VERBS
 
     for verb in {name.split()[0] for name in VERBS} - {"submit", "check-cluster", "completion"}:
         assert (root / "jobs" / f"{verb}.py").is_file()

@@ -177,7 +177,7 @@ def _check_sent(configs: list[str], folder: Path) -> None:
 
 
 def _verb(command: list[str]) -> tuple[str, list[str]]:
-    from riboray.cli import VERBS, verb_of
+    from riboray.verbs import VERBS, verb_of
 
     verb, rest = verb_of(command)
     if verb not in VERBS or verb in _HERE_ONLY:
@@ -188,8 +188,8 @@ def _verb(command: list[str]) -> tuple[str, list[str]]:
 
 def _check(verb: str, arguments: list[str]) -> None:
     """Read the verb's options as the job will, and refuse to write where nothing stays."""
-    from riboray.cli import VERBS
     from riboray.options import parse_config
+    from riboray.verbs import VERBS
 
     config_class = VERBS[verb].load_config()
     try:
