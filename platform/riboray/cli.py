@@ -81,6 +81,8 @@ def run_verb(name: str, arguments: Sequence[str] | None = None) -> int:
             return 2
         name, given = verb_of([name, *given])
     verb = VERBS[name]
+    # Else numba, where colorama is installed, resets the colours of a terminal that shows none.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     if verb.one_thread:  # numpy, numba and torch read these when they are imported
         for variable in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
             os.environ.setdefault(f"{variable}_NUM_THREADS", "1")

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 
 from riboray import __version__
-from riboray.errors import CorpusError, OutputError
+from riboray.console import say, warn
+from riboray.errors import ConfigError, CorpusError, OutputError
 
 __all__ = [
     "MANIFEST_NAME",
@@ -30,6 +31,7 @@ __all__ = [
     "Manifest",
     "atomic_directory",
     "atomic_path",
+    "check_writable",
     "claim",
     "entered",
     "exclusive",
@@ -38,6 +40,7 @@ __all__ = [
     "read_manifest",
     "sha256_file",
     "tidy",
+    "warn_if_temporary",
     "write_config",
     "write_json",
     "write_manifest",
@@ -85,6 +88,24 @@ def fingerprint(values: Mapping[str, Any]) -> str:
     """Hash a configuration (anything JSON can hold) to 16 hexadecimal digits."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Refuse a file that could not be written, rather than after the work.
+
+    Raises
+    ------
+    ConfigError
+        Naming the option and the path.
+    """
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{option} {path} is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {path} cannot be written ({error.strerror})") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -303,18 +324,41 @@ def claim(directory: Path, kind: str, identity: str) -> None:
 
 
 @contextmanager
-def entered(directory: Path, kind: str, identity: str, busy: str) -> Iterator[None]:
+def entered(directory: Path, kind: str, identity: str, doing: str) -> Iterator[Manifest | None]:
     """Make an output directory or enter one that is ours, and keep other processes out of it.
+
+    Parameters
+    ----------
+    directory, kind, identity
+        As for `finished`.
+    doing : str
+        What is being done into it, for whoever comes second.
+
+    Yields
+    ------
+    Manifest or None
+        If another process has finished the work since one looked, its manifest.
 
     Raises
     ------
     OutputError
         As `exclusive` and `claim`.
     """
+    warn_if_temporary(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory, busy):
+    with exclusive(directory, f"another process is {doing} into it"):
         claim(directory, kind, identity)
-        yield
+        try:
+            yield finished(directory, kind, identity)
+        except KeyboardInterrupt:
+            say(f"  stopped; the same command goes on from what is in {directory}")
+            raise
+
+
+def warn_if_temporary(directory: Path) -> None:
+    """Warn of an output that is lost with the job: in a cluster's copy of the code."""
+    if "working_dir_files" in directory.resolve().parts:
+        warn(f"{directory} lies in the job's temporary copy of the code: give an absolute path")
 
 
 def tidy(directory: Path) -> None:

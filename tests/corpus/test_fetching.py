@@ -384,7 +384,7 @@ def test_releases():
 def test_configurations_that_cannot_work():
     both = {"databases": ["rfam", "rnacentral"]}
     for message, options in {
-        "name a database (rnacentral, rfam)": {"databases": []},
+        "name a database (rnacentral, rfam, sample)": {"databases": []},
         "unknown database 'pfam'; there are rnacentral, rfam": {"databases": ["pfam"]},
         "unknown file 'active'; rfam has seed, clans": {"files": ["active"]},
         "names none of rnacentral": {**both, "files": ["seed"]},

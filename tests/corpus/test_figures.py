@@ -153,7 +153,7 @@ def test_a_skewed_corpus(tmp_path):
 
 def test_the_terminal_gets_no_control_characters(hostile, capsys):
     describe(hostile)
-    text = capsys.readouterr().err
+    text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "RNA types: 8" in text
 

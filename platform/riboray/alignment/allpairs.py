@@ -73,9 +73,11 @@ def align_all_pairs(config: AlignConfig) -> dict[str, Any]:
     _announce(config, work, plan, estimate, lengths, directory, local=address == LOCAL)
     if config.dry_run:
         return {"dry_run": True, "cells": plan.cells, "pairs": plan.pairs, **asdict(estimate)}
-    store.enter()
-    write_beside(config, work, directory)
-    return _run(config, work, plan, store, address)
+    with store.entered("aligning") as done:
+        if done is not None:
+            return {"output": str(directory), **done.counts}
+        write_beside(config, work, directory)
+        return _run(config, work, plan, store, address)
 
 
 def _announce(
@@ -164,11 +166,7 @@ def _run(
     chunks = embedding_chunks(work.loaded.name, ordered, plan.chunks, work.maker)
     with crew_on(address, config.num_workers, config.memory_per_worker, store.work) as crew:
         runner = TileRunner(crew, store, context, chunks, None)
-        try:
-            tiles, reports, scored = _rounds(config, runner, store, plan, context)
-        except KeyboardInterrupt:
-            say(f"  stopped; the same command goes on from what is in {store.directory}")
-            raise
+        tiles, reports, scored = _rounds(config, runner, store, plan, context)
         times: dict[str, float] = {
             "seconds": round(time.monotonic() - start, 1),
             "align_seconds": round(runner.seconds, 1),
@@ -216,6 +214,10 @@ def _finish(
     summary = {"output": str(store.directory), **counts, **times, "pairs_per_second": pace}
     segments = [store.work / f"{tile.name}.tsv" for tile in sorted(tiles, key=lambda t: t.name)]
     store.finish(tsv_header(scores_only), segments, counts, summary)
+    say(
+        f"  {counts['sequences_read']:,} read = {len(named):,} aligned + "
+        f"{len(named.rejects):,} rejected"
+    )
     say(
         f"  {plan.pairs:,} pairs compared, {counts['pairs_reported']:,} reported in "
         f"{duration(times['seconds'])}: {store.directory / 'pairs.tsv'} and {store.pairs}"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from riboray import __version__
 from riboray.alignment.columns import SCALE, GapPenalties, Mode, check_mode, whole_penalties
 from riboray.corpus.config import DuplicateIds, OnInvalid
 from riboray.errors import ConfigError
@@ -87,7 +88,7 @@ class AlignmentOptions:
         for name in ("input", "query", "db"):
             values.pop(name, None)
         values["inputs"] = [sha256_file(Path(path)) for path in inputs]
-        return fingerprint({**values, "weights": checkpoint})
+        return fingerprint({**values, "weights": checkpoint, "version": __version__})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,13 +68,11 @@ def search(config: SearchConfig) -> dict[str, Any]:
     _announce(config, work, database, sample, directory, local=address == LOCAL)
     if config.dry_run:
         return {"dry_run": True, "queries": len(work.named), "targets": len(database)}
-    store.enter()
-    write_beside(config, work, directory)
-    try:
+    with store.entered("searching") as done:
+        if done is not None:
+            return {"output": str(directory), **done.counts}
+        write_beside(config, work, directory)
         return _run(config, work, database, store, address)
-    except KeyboardInterrupt:
-        say(f"  stopped; the same command goes on from what is in {directory}")
-        raise
 
 
 def _announce(
@@ -291,5 +289,9 @@ def _finish(
         "seconds": round(seconds, 1),
     }
     store.finish(tsv_header(scores_only=False), [segment], counts, summary)
+    say(
+        f"  {counts['queries_read']:,} read = {len(work.named):,} searched + "
+        f"{len(work.named.rejects):,} rejected"
+    )
     say(f"  {table.num_rows:,} hits in {duration(seconds)}: {store.directory / 'pairs.tsv'}")
     return summary

@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from riboray.alignment.hits import write_arrow, write_tsv
@@ -22,8 +25,9 @@ from riboray.manifest import (
     FileEntry,
     Manifest,
     atomic_path,
-    claim,
+    entered,
     finished,
+    tidy,
     write_json,
     write_manifest,
 )
@@ -85,11 +89,14 @@ class PairStore:
             shutil.rmtree(self.work, ignore_errors=True)
         return manifest
 
-    def enter(self) -> None:
-        """Make the directory, or go on in it."""
-        claim(self.directory, ALIGNMENTS_KIND, self.identity)
-        self.pairs.mkdir(exist_ok=True)
-        self.work.mkdir(exist_ok=True)
+    @contextmanager
+    def entered(self, doing: str) -> Iterator[Manifest | None]:
+        """Make the directory, or go on in it; see `riboray.manifest.entered`."""
+        with entered(self.directory, ALIGNMENTS_KIND, self.identity, doing) as done:
+            if done is None:
+                self.pairs.mkdir(exist_ok=True)
+                self.work.mkdir(exist_ok=True)
+            yield done
 
     def path(self, phase: Phase, tile: TileSpec) -> Path:
         """Return where the Arrow file of a tile lies."""
@@ -179,6 +186,9 @@ class PairStore:
                     shutil.copyfileobj(source, sink, 1 << 20)
         write_json(self.directory / "summary.json", summary)
         entries = [FileEntry.of(tsv, counts["pairs_reported"])]
+        rejects = self.directory / "rejects.parquet"
+        if rejects.is_file():
+            entries.append(FileEntry.of(rejects, pq.read_metadata(rejects).num_rows))
         for path in sorted(self.pairs.glob("*.arrow")):
             entry = FileEntry.of(path)
             entries.append(FileEntry(f"pairs/{path.name}", None, entry.bytes, entry.sha256))
@@ -190,6 +200,7 @@ class PairStore:
         )
         write_manifest(self.directory, manifest)
         shutil.rmtree(self.work, ignore_errors=True)
+        tidy(self.directory)
 
 
 def _pairs_of(tile: TileSpec) -> str:

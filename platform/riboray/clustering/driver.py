@@ -107,7 +107,9 @@ def cluster(config: ClusterConfig) -> dict[str, Any]:
     if config.dry_run:
         return rehearse(config, records, loaded, exhaustive=work.exhaustive)
     is_new = not directory.exists()
-    with entered(directory, CLUSTERS_KIND, identity, "another process is clustering into it"):
+    with entered(directory, CLUSTERS_KIND, identity, "clustering") as done:
+        if done is not None:
+            return {"output": str(directory), **done.counts}
         work.folder.mkdir(exist_ok=True)
         try:
             return _cluster(work, identity)
@@ -115,9 +117,6 @@ def cluster(config: ClusterConfig) -> dict[str, Any]:
             useful = any(work.folder.glob("*/manifest.json")) or any(work.folder.glob("edges-*"))
             if error.exit_code == 2 and is_new and not useful:
                 shutil.rmtree(directory, ignore_errors=True)
-            raise
-        except KeyboardInterrupt:
-            say(f"  stopped; the same command goes on from what is in {directory}")
             raise
 
 

@@ -10,7 +10,7 @@ from riboray.console import Progress, say, warn
 from riboray.corpus.config import IngestConfig
 from riboray.corpus.ingestion import Inputs, Runner, SerialRunner, ingest
 from riboray.corpus.memory import keep_memory
-from riboray.manifest import Manifest
+from riboray.manifest import Manifest, warn_if_temporary
 from riboray.rayenv import LOCAL, prepare_ray
 from riboray.room import byte_size, check_disk
 
@@ -63,8 +63,7 @@ def say_counts(manifest: Manifest, where: str | None) -> None:
 def ingest_corpus(config: IngestConfig) -> dict[str, Any]:
     """Make a corpus and return its counts."""
     address = prepare_ray(config.ray_address)
-    if "working_dir_files" in Path.cwd().parts and not Path(config.output).is_absolute():
-        warn("--output is relative: it lies in the job's temporary copy of the code")
+    warn_if_temporary(Path(config.output))
     bar: list[Progress] = []
 
     def progress(share: float, figures: str) -> None:

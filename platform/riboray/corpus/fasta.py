@@ -231,10 +231,10 @@ def read_part(path: str, size: int, part: int, part_bytes: int | None = None) ->
         if handle.seek(0, 2) != size:
             raise FastaError(path, "has changed while it was read")
         end = min((part + 1) * share, size)
-        begin = _next_record(handle, part * share, path, end) if part else 0
+        begin = _next_record(handle, part * share, end) if part else 0
         if begin >= end:
             return b""
-        stop = _next_record(handle, end, path) if end < size else size
+        stop = _next_record(handle, end) if end < size else size
         if stop - begin > _MOST_BYTES:
             raise FastaError(path, f"a record of over 2 GB before byte {stop}")
         handle.seek(begin)
@@ -244,7 +244,7 @@ def read_part(path: str, size: int, part: int, part_bytes: int | None = None) ->
     return text
 
 
-def _next_record(handle: BinaryIO, offset: int, path: str, limit: int | None = None) -> int:
+def _next_record(handle: BinaryIO, offset: int, limit: int | None = None) -> int:
     """Return where the first record at or after ``offset`` starts; the end of the file if none.
 
     With a limit, what lies beyond is not searched, and something not below it is returned.

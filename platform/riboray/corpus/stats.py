@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -14,7 +13,7 @@ from riboray.console import say, show, show_columns
 from riboray.corpus.counting import SPLITS, count_files, opened_parquet, split_of
 from riboray.corpus.structure import SS_CLASSES
 from riboray.errors import ConfigError, CorpusError
-from riboray.manifest import MANIFEST_NAME, Manifest, read_manifest
+from riboray.manifest import MANIFEST_NAME, Manifest, check_writable, read_manifest
 from riboray.room import byte_size
 
 __all__ = ["CorpusStatsConfig", "Table", "corpus_stats", "headline", "printable", "tables"]
@@ -80,7 +79,7 @@ def corpus_stats(config: CorpusStatsConfig) -> Stats:
     if manifest is None:
         raise CorpusError(directory, "no corpus manifest; make one with `riboray ingest`")
     if config.figure is not None:
-        _check_writable(Path(config.figure))
+        check_writable(Path(config.figure), "figure")
     stats = _describe(directory, manifest, config.top)
     show_tables(stats)
     if config.figure is not None:
@@ -90,18 +89,6 @@ def corpus_stats(config: CorpusStatsConfig) -> Stats:
         stats["figure"] = config.figure
         say(f"figure in {config.figure}")
     return stats
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a figure that could not be written, rather than after minutes of counting."""
-    try:
-        if path.is_dir():
-            raise ConfigError(f"figure {path} is a directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"figure {path} cannot be written ({error.strerror})") from error
 
 
 def _describe(directory: Path, manifest: Manifest, top: int) -> Stats:

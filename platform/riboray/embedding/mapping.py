@@ -17,7 +17,7 @@ from riboray.embedding.mapping_page import map_page
 from riboray.embedding.schema import column_name
 from riboray.embedding.store import EmbeddingSet
 from riboray.errors import ConfigError, CorpusError
-from riboray.manifest import atomic_path
+from riboray.manifest import atomic_path, check_writable
 
 __all__ = ["Colouring", "MapConfig", "colour_by", "make_map", "project"]
 
@@ -42,8 +42,8 @@ class MapConfig:
     embeddings: list[str] = field(default_factory=list)
     """Directory that `riboray embed` made; may be given without the flag."""
     output: str | None = None
-    """Page to write; the picture lies beside it. By default map.html beside the directory, named
-    after it."""
+    """Page to write; the picture lies beside it. By default NAME-map.html beside the directory
+    NAME."""
     color_by: str | None = None
     """Column to colour by: one of the embeddings (rna_type, family, length, pseudo_perplexity, …)
     or of --metadata. By default rna_type, family or length, the first that is there."""
@@ -67,6 +67,8 @@ class MapConfig:
             raise ConfigError(f"give one directory of embeddings, not {len(self.embeddings)}")
         if self.max_points < 2:
             raise ConfigError(f"max_points must be at least 2, not {self.max_points}")
+        if self.output is not None and not self.output.endswith(".html"):
+            raise ConfigError(f"--output must end in .html, not {Path(self.output).name}")
         if self.neighbors < 2:
             raise ConfigError(f"neighbors must be at least 2, not {self.neighbors}")
 
@@ -111,6 +113,8 @@ def make_map(config: MapConfig) -> dict[str, Any]:
     if len(stored) < 2:
         raise CorpusError(directory, "holds fewer than two embeddings: nothing to draw")
     method = _method(config.method)
+    page = Path(config.output or directory.with_name(f"{directory.name}-map.html")).resolve()
+    check_writable(page, "output")
     layers = list(stored.details["layers"])
     layer = layers[-1] if config.layer is None else config.layer
     if layer not in layers:
@@ -123,9 +127,6 @@ def make_map(config: MapConfig) -> dict[str, Any]:
     colours = colour_by(_column(config, stored, rows, ids))
     say(f"  {count:,} of {len(stored):,} sequences, laid out by {method.upper()}")
     points = project(vectors, method, config.neighbors, config.seed)
-    page = Path(config.output or directory.with_name(f"{directory.name}-map.html")).resolve()
-    if page.suffix != ".html":
-        raise ConfigError(f"--output must end in .html, not {page.name}")
     from matplotlib import rc_context
 
     title = f"{directory.name}: {count:,} RNAs"

@@ -105,11 +105,6 @@ class Job:
         """Return the path of a part's files, without ending; names sort as the input does."""
         return Path(self.directory) / f"{part.number:06d}-{self.stems[part.source]}"
 
-    @property
-    def plan(self) -> Path:
-        """Path of the plan that every process reads."""
-        return Path(self.directory) / "work" / "plan.json"
-
     def note(self, part: Part) -> Path:
         """Return the path of a part's note, which is written last."""
         return Path(self.directory) / "work" / f"{part.number:06d}.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riboray import __version__
-from riboray.console import Progress, say, warn
+from riboray.console import Progress, say
 from riboray.corpus.records import Reject
 from riboray.corpus.rejects import write_rejects
 from riboray.embedding.config import PartwiseOptions
@@ -76,8 +76,6 @@ def make_parts(
         On input that cannot be used, or an output directory that something else made.
     """
     directory = Path(output).resolve()
-    if "working_dir_files" in Path.cwd().parts and not Path(output).is_absolute():
-        warn("--output is relative: it lies in the job's temporary copy of the code")
     sources = find_sources(config, directory)
     values = {**config.fingerprint_values(), "input": [s.file.identity for s in sources]}
     names = [s.file.path for s in sources]
@@ -92,10 +90,9 @@ def make_parts(
             work = Preparation(config, loaded, sources, directory, address, Path(scratch))
             return {"output": str(directory), **work.rehearse()}
     is_new = not directory.exists()
-    busy = f"another process is {product.doing} into it"
-    with entered(directory, product.kind, identity, busy):
-        if (done := finished(directory, product.kind, identity)) is not None:
-            return {"output": str(directory), **done.counts}  # another process was faster
+    with entered(directory, product.kind, identity, product.doing) as done:
+        if done is not None:
+            return {"output": str(directory), **done.counts}
         try:
             work = Preparation(config, loaded, sources, directory, address)
             return _work(work, product, identity, layers, precision, details)
@@ -103,9 +100,6 @@ def make_parts(
             notes = (directory / "work").glob("[0-9]*.json")
             if error.exit_code == 2 and is_new and not any(notes):  # nothing of use is there
                 shutil.rmtree(directory, ignore_errors=True)
-            raise
-        except KeyboardInterrupt:
-            say(f"  stopped; the same command goes on from what is in {directory}")
             raise
 
 

@@ -74,8 +74,9 @@ def evaluate_alignment(config: EvaluateAlignmentConfig) -> dict[str, Any]:
     if done is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.details}
-    busy = "another process is evaluating into it"
-    with entered(directory, ALIGNMENT_EVALUATION_KIND, identity, busy):
+    with entered(directory, ALIGNMENT_EVALUATION_KIND, identity, "evaluating") as done:
+        if done is not None:
+            return {"output": str(directory), **done.details}
         write_config(directory / "resolved_config.yaml", asdict(config))
         _fit(methods, development)
         measured = [

@@ -142,11 +142,13 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
         return _read_report(directory)
     data = _read(config, models)
     trials = list(_trials(config, data, models))
-    with entered(directory, KIND, identity, "another process is evaluating into it"):
+    with entered(directory, KIND, identity, "evaluating") as done:
+        if done is not None:
+            return _read_report(directory)
         results = [_measure(config, data, trial) for trial in trials]
         report = _report(config, data, models, results)
         _write(config, directory, identity, report)
-    tidy(directory)
+        tidy(directory)
     show_table(report)
     say(f"  written to  {directory}")
     return {**report, "output": str(directory)}

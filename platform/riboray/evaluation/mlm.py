@@ -130,8 +130,9 @@ def evaluate_mlm(config: EvaluateMlmConfig) -> dict[str, Any]:
     if (done := finished(directory, MLM_EVALUATION_KIND, identity)) is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.details}
-    busy = "another process is evaluating into it"
-    with entered(directory, MLM_EVALUATION_KIND, identity, busy):
+    with entered(directory, MLM_EVALUATION_KIND, identity, "evaluating") as done:
+        if done is not None:
+            return {"output": str(directory), **done.details}
         made: dict[str, Filled] = {}
         for named in models:
             say(f"  {named.name}: hiding each of {sum(map(len, sample.texts)):,} nucleotides once")

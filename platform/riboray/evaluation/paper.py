@@ -165,7 +165,9 @@ def evaluate_paper(config: EvaluatePaperConfig) -> dict[str, Any]:
     if (done := finished(directory, PAPER_KIND, identity)) is not None:
         say(f"  {directory} is complete already")
         return {"output": str(directory), **done.details}
-    with entered(directory, PAPER_KIND, identity, "another process is evaluating into it"):
+    with entered(directory, PAPER_KIND, identity, "evaluating") as done:
+        if done is not None:
+            return {"output": str(directory), **done.details}
         write_config(directory / "resolved_config.yaml", asdict(config))
         results = PaperResults(
             command=command_line("evaluate paper", config),

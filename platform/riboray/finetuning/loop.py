@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from riboray.pretraining.curriculum import learning_rate
 from riboray.pretraining.reduction import all_sum, rank, world_size
 from riboray.pretraining.sessions import Session
 
-__all__ = ["best_step", "run", "steps_of"]
+__all__ = ["run", "steps_of"]
 
 Record = dict[str, Any]
 
@@ -272,15 +271,3 @@ def run(
             return {**where, "finished": state.finished, "best": state.state.best}
         measured = False
         state.step()
-
-
-def best_step(history: list[Record], metric: str) -> int:
-    """Return the step of the best measurement; the last one's if none has the metric."""
-    scored: list[tuple[float, int]] = [
-        (-r[metric] if metric in LOWER_IS_BETTER else r[metric], -r["step"])
-        for r in history
-        if r["kind"] == "validation" and metric in r and not math.isnan(r[metric])
-    ]
-    if not scored:
-        return int(history[-1]["step"]) if history else 0
-    return -max(scored)[1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from riboray.embedding.partwise import make_parts
 from riboray.errors import CheckpointError, ConfigError
+from riboray.manifest import check_writable
 from riboray.model.bundled import DEFAULT_MODEL
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.prediction import RnaBertForPrediction
@@ -62,6 +63,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 
 def _ask_language(config: PredictConfig, address: str) -> dict[str, Any]:
     """Score substitutions, or fill ambiguity codes."""
+    if config.heat_map is not None and not config.dry_run:
+        check_writable(Path(config.heat_map), "heat_map")
     config = replace(config, checkpoint=config.checkpoint or DEFAULT_MODEL)
     loaded = load_checkpoint(config.checkpoint)
     if loaded.model.lm_head is None:
@@ -71,7 +74,7 @@ def _ask_language(config: PredictConfig, address: str) -> dict[str, Any]:
     product = MUTATIONS if config.mutations else FILLED
     details = {"format": config.format}
     found = make_parts(config, config.output, loaded, product, address, details)
-    if config.heat_map is not None:
+    if config.heat_map is not None and not config.dry_run:
         _draw(config, Path(config.heat_map))
         found["heat_map"] = config.heat_map
     return found

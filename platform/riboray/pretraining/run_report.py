@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
@@ -13,7 +12,7 @@ from riboray import __version__
 from riboray.console import say
 from riboray.corpus.stats import printable
 from riboray.errors import CheckpointError, ConfigError, RiborayError
-from riboray.manifest import atomic_path
+from riboray.manifest import atomic_path, check_writable
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.page_head import Facts
 from riboray.pretraining.run_report_state import (
@@ -85,7 +84,7 @@ def report(config: ReportConfig) -> Record:
     """
     run = read_run(Path(config.run[0]))
     output = run.directory.path / "report.html" if config.output is None else Path(config.output)
-    _check_writable(output)
+    check_writable(output, "output")
     say(f"  run         {printable(run.name, 120)}: {run.state}, step {run.last['step']:,}")
     known, problem = _corpus_facts(run)
     shown = _Shown()
@@ -119,18 +118,6 @@ def report(config: ReportConfig) -> Record:
         "sequences_mapped": shown.points,
         "notes": [*run.notes, *shown.notes, *dict.fromkeys(shown.left_out)],
     }
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse an output that could not be written, rather than after the work."""
-    if path.is_dir():
-        raise ConfigError(f"output {path} is a directory")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"output {path} cannot be written ({error.strerror})") from error
 
 
 @dataclass

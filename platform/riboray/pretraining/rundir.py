@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from riboray import __version__
-from riboray.console import say, warn
+from riboray.console import say
 from riboray.errors import ConfigError, OutputError
-from riboray.manifest import exclusive, write_json
+from riboray.manifest import exclusive, warn_if_temporary, write_json
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.options import RunOptions
 
@@ -178,8 +178,7 @@ def owned(config: RunOptions, run: RunDirectory, verb: str) -> Iterator[bool]:
         Whether there was nothing in it.
     """
     say(f"riboray {__version__}  {verb}  {run.path}")
-    if "working_dir_files" in Path.cwd().parts and not Path(config.storage).is_absolute():
-        warn("--storage is relative: it lies in the job's temporary copy of the code")
+    warn_if_temporary(run.path)
     is_new = not run.path.exists() or not any(run.path.iterdir())
     run.path.mkdir(parents=True, exist_ok=True)
     with exclusive(run.path, "another process is training in it"):
