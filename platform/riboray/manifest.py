@@ -265,7 +265,9 @@ def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
     marker = directory / OWNER_NAME
     if not marker.is_file():
         if directory.exists() and (not directory.is_dir() or _holds_something(directory)):
-            raise OutputError(directory, "exists already and holds something else")
+            raise OutputError(
+                directory, "exists already and holds something else; choose another --output"
+            )
         return None
     try:
         owner = json.loads(marker.read_text("utf-8"))

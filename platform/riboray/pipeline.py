@@ -18,7 +18,7 @@ from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
 from riboray.rayenv import LOCAL
 
-__all__ = ["LostObject", "connect", "fetch", "first_line"]
+__all__ = ["LostObject", "cause_of", "connect", "fetch"]
 
 #: CPUs that a Ray of our own offers beyond those that workers hold. Ray ends processes that idle
 #: beyond the number of CPUs: without these, the light tasks that feed the workers would start a
@@ -80,7 +80,7 @@ def _start(address: str, cpus: float, spare: int) -> None:
         try:
             ray.init(address=address, runtime_env=_shipped_code(), **quiet)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            reason = first_line(error)
+            reason = cause_of(error)
             if "AuthenticationError" in reason:
                 reason = (
                     "wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the cluster's"
@@ -160,7 +160,7 @@ def _protect_token() -> None:
         token.chmod(0o600)
 
 
-def first_line(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """Return the line of a (remote) error that says what happened."""
     cause = error
     while cause.__cause__ is not None:
@@ -196,6 +196,6 @@ def fetch(reference: Any, what: str = "a task") -> Any:
                 f"{where}{cause.strerror or cause}; what is done is kept: "
                 "put this right and give the same command again"
             ) from error
-        raise RiborayError(f"{what} failed: {first_line(cause)}") from error
+        raise RiborayError(f"{what} failed: {cause_of(cause)}") from error
     except ray.exceptions.RayError as error:
-        raise RiborayError(f"Ray lost {what}: {first_line(error)}") from error
+        raise RiborayError(f"Ray lost {what}: {cause_of(error)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -120,6 +121,28 @@ def test_without_a_model(folder, tmp_path, capsys):
     assert "left out    pooled, " in said
     assert "1 alone with theirs" in said
     assert "1-NN" in said
+
+
+def test_what_is_left_out_is_listed(tmp_path):
+    texts = ["ACGUACGUAA", "ACGUACGUAC", "GGCCUUAAGG", "GGCCUUAAGC"]
+    records = [(f"s{k}", "ab"[k // 2], text) for k, text in enumerate(texts)]
+    records += [("s0", "a", "ACGUACGUUU"), ("twin", "b", texts[3])]
+    lines = "".join(f">{name} {label}\n{text}\n" for name, label, text in records)
+    (tmp_path / "rnas.fa").write_text(lines)
+    report = evaluate_clustering(
+        EvaluateClusteringConfig(
+            input=[str(tmp_path / "rnas.fa")],
+            measures=["kmer3"],
+            duplicate_ids="reject",
+            resamples=5,
+            output=str(tmp_path / "out"),
+        )
+    )
+    assert report["sequences"] + sum(report["left_out"].values()) == len(records)
+    rejects = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(row["record"], row["id"]) for row in rejects] == [(5, "s0"), (6, "twin")]
+    manifest = read_manifest(tmp_path / "out", KIND, verify=True)
+    assert "rejects.parquet" in {entry.name for entry in manifest.files}
 
 
 def test_a_draw(folder, tmp_path):

@@ -23,7 +23,7 @@ from riboray.console import say
 from riboray.crew.folders import common_file, unshared, visible
 from riboray.crew.size import Needs, Size, crew_size
 from riboray.errors import RiborayError
-from riboray.pipeline import LostObject, connect, fetch, first_line
+from riboray.pipeline import LostObject, cause_of, connect, fetch
 
 import ray  # isort: skip  (after riboray.pipeline, which sets Ray's environment)
 
@@ -280,10 +280,10 @@ class Crew:
         self._all.remove(actor)
         self._unbegun += 1
         if self._unbegun <= _TRIES:
-            say(f"  a process could not begin: {first_line(error)}")
+            say(f"  a process could not begin: {cause_of(error)}")
             self._want(len(self._all) + 1)
         elif not (self._there or self._awaited or self._running or self._due):
-            raise RiborayError(f"no process can begin: {first_line(error)}") from error
+            raise RiborayError(f"no process can begin: {cause_of(error)}") from error
 
     def _collect(
         self, status: Any, what: str, *, keep: bool
@@ -332,7 +332,7 @@ class Crew:
         if call.deaths >= _DEATHS:
             raise RiborayError(
                 f"{what} ended its process {_DEATHS} times: is there enough memory? "
-                f"{first_line(error)}"
+                f"{cause_of(error)}"
             ) from error
         self._again.append(call)
 

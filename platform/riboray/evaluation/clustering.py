@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from riboray import __version__
 from riboray.console import say
 from riboray.corpus.files import location
+from riboray.corpus.records import Reject
+from riboray.corpus.rejects import write_rejects
 from riboray.embedding.embedder import Embedder
 from riboray.errors import ConfigError
 from riboray.evaluation.agreement import (
@@ -147,7 +149,7 @@ def evaluate_clustering(config: EvaluateClusteringConfig) -> dict[str, Any]:
             return _read_report(directory)
         results = [_measure(config, data, trial) for trial in trials]
         report = _report(config, data, models, results)
-        _write(config, directory, identity, report)
+        _write(config, directory, identity, report, data.rejects)
         tidy(directory)
     show_table(report)
     say(f"  written to  {directory}")
@@ -279,7 +281,11 @@ def _report(
 
 
 def _write(
-    config: EvaluateClusteringConfig, directory: Path, identity: str, report: dict[str, Any]
+    config: EvaluateClusteringConfig,
+    directory: Path,
+    identity: str,
+    report: dict[str, Any],
+    rejects: list[Reject],
 ) -> None:
     """Write everything, the manifest last."""
     write_json(directory / _REPORT, report)
@@ -287,8 +293,10 @@ def _write(
     write_figure(report, directory / "clustering.png")
     values = {**asdict(config), "input": [location(path) for path in config.input]}
     write_config(directory / "resolved_config.yaml", values)
-    rows = {"clustering.tsv": len(report["results"])}
-    names = (_REPORT, "clustering.png", "clustering.tsv", "resolved_config.yaml")
+    rows = {"clustering.tsv": len(report["results"]), "rejects.parquet": len(rejects)}
+    names = [_REPORT, "clustering.png", "clustering.tsv", "resolved_config.yaml"]
+    if write_rejects(rejects, directory):
+        names.append("rejects.parquet")
     write_manifest(
         directory,
         Manifest(

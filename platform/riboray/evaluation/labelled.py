@@ -15,7 +15,7 @@ from riboray.alphabet import normalise
 from riboray.corpus.families import WITHOUT_GAPS
 from riboray.corpus.fasta import read_fasta
 from riboray.corpus.files import first_bytes, opened
-from riboray.corpus.records import why_rejected
+from riboray.corpus.records import Reject, why_rejected
 from riboray.corpus.sequences import split_structure
 from riboray.corpus.stockholm import read_stockholm
 from riboray.errors import ConfigError, CorpusError, FastaError, InputError, StockholmError
@@ -35,12 +35,20 @@ class LabelledSequences:
         One entry a sequence; ids are unique, sequences upper case with U.
     left_out : Counter of str
         Records that are not among them, by reason.
+    rejects : list of Reject
+        The same, one by one; not those that a draw passed over.
     """
 
     ids: list[str]
     sequences: list[str]
     labels: list[str]
     left_out: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def leave_out(self, record: _Record, reason: str) -> None:
+        """Note a record that is not among them."""
+        self.left_out[reason] += 1
+        self.rejects.append(Reject(str(record.path), record.number, record.id, "rejected", reason))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +112,7 @@ class LabelledSequences:
             [self.sequences[k] for k in kept],
             [self.labels[k] for k in kept],
             left_out,
+            self.rejects,
         )
 
 
@@ -162,9 +171,9 @@ def read_labelled(
             if record.id in taken:
                 if duplicate_ids == "error":
                     _refuse(record, f"another record is called {record.id!r} too")
-                found.left_out["id read before"] += 1
+                found.leave_out(record, "id read before")
             elif not keep_repeats and (sequence, record.label) in texts:
-                found.left_out["sequence and label read before"] += 1
+                found.leave_out(record, "sequence and label read before")
             else:
                 found.ids.append(record.id)
                 found.sequences.append(sequence)

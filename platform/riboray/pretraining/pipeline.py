@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from riboray.console import say
 from riboray.errors import ConfigError, RiborayError
-from riboray.pipeline import first_line
+from riboray.pipeline import cause_of
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.network import interface_of
 from riboray.pretraining.options import RunOptions
@@ -308,4 +308,4 @@ def _explain(error: BaseException) -> RiborayError:
         if isinstance(cause, RiborayError):
             return cause
         innermost, cause = cause, getattr(cause, "cause", None) or cause.__cause__
-    return RiborayError(f"training failed: {first_line(innermost)}")
+    return RiborayError(f"training failed: {cause_of(innermost)}")

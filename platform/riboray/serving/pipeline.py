@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from riboray.errors import ConfigError, RiborayError
-from riboray.pipeline import connect, first_line
+from riboray.pipeline import cause_of, connect
 from riboray.rayenv import LOCAL
 from riboray.serving.config import ServeConfig
 from riboray.serving.driver import resolved
@@ -202,7 +202,7 @@ def serve_forever(config: ServeConfig, keys: KeyRing, on_ready: Callable[[], Non
             while True:
                 time.sleep(1)
         except RuntimeError as error:
-            raise RiborayError(f"serving did not start: {first_line(error)}") from error
+            raise RiborayError(f"serving did not start: {cause_of(error)}") from error
         finally:
             if config.ray_address == LOCAL:
                 serve.shutdown()  # type: ignore[no-untyped-call]

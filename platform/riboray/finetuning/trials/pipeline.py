@@ -25,7 +25,7 @@ from riboray.finetuning.plan import Trial, TrialResult
 from riboray.finetuning.splitting import Fold
 from riboray.finetuning.trial import give_up, run_trial
 from riboray.model.checkpoint import load_checkpoint
-from riboray.pipeline import first_line
+from riboray.pipeline import cause_of
 from riboray.pretraining.sessions import Record, Requests
 
 __all__ = ["TrialWork", "run_trials"]
@@ -250,7 +250,7 @@ def _fit(
     for name, cause in errors:
         if isinstance(cause, RiborayError):
             raise cause
-        raise RiborayError(f"{name} failed: {first_line(cause)}")
+        raise RiborayError(f"{name} failed: {cause_of(cause)}")
 
 
 def _result(work: TrialWork, name: str) -> TrialResult | None:
