@@ -11,9 +11,11 @@ import base64
 import hashlib
 from collections.abc import Container, Sequence
 from html import escape
+from itertools import accumulate
 from pathlib import Path
+from unicodedata import east_asian_width
 
-__all__ = ["PALETTE", "html_page", "html_table", "inline_png"]
+__all__ = ["PALETTE", "html_page", "html_table", "inline_png", "printable"]
 
 #: Okabe & Ito's colours, which the colour-blind tell apart, ink and grey. Each is a variable of the
 #: pages' style, which has another shade of it for dark mode.
@@ -175,3 +177,11 @@ def html_table(
         for number, cells in enumerate(rows)
     )
     return f'<div class="table"><table>{caption}{head}<tbody>{body}</tbody></table></div>'
+
+
+def printable(value: object, width: int = 60) -> str:
+    """Return a value on one line, without control characters, of a bounded width."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    widths = accumulate(1 + (east_asian_width(c) in "WF") for c in text)
+    fitting = sum(end <= width for end in widths)
+    return text if fitting == len(text) else text[: fitting - 1] + "…"

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from riboray.corpus.stats import printable
+from riboray.page import printable
 from tests.corpus.test_stats import describe, make_corpus
 
 HOSTILE = [

@@ -23,7 +23,8 @@ class AlignmentOptions:
 
     checkpoint: str = DEFAULT_MODEL
     """Model whose base embeddings are aligned: one that comes with riboray, by its name; a
-    directory that riboray or MultiMolecule wrote; or the published .pth."""
+    directory that riboray or MultiMolecule wrote; the published .pth; or an id of the
+    Hugging Face Hub."""
     mode: Mode = "global"
     """``global``: end to end. ``semiglobal``: at each end, the gap of one sequence is free.
     ``local``: the best stretch of each."""

@@ -43,7 +43,8 @@ class ClusterConfig:
     without the flag."""
     checkpoint: str | None = None
     """Model whose base embeddings are aligned: one that comes with riboray, by its name; a
-    directory that riboray or MultiMolecule wrote; or the published .pth. By default, of embeddings
+    directory that riboray or MultiMolecule wrote; the published .pth; or an id of the
+    Hugging Face Hub. By default, of embeddings
     the model that made them, from where it was then; of sequences, rnabert."""
     hits: str | None = None
     """Pairs compared before: a directory that `riboray align --all-pairs` or `riboray search` made

@@ -13,11 +13,11 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from riboray.corpus.stats import OUTCOMES, Stats, headline, label, printable, share, tables
+from riboray.corpus.stats import OUTCOMES, Stats, headline, label, share, tables
 from riboray.corpus.structure import SS_CLASSES
 from riboray.drawing import PAD, file_options, styled
 from riboray.manifest import atomic_path
-from riboray.page import PALETTE, html_page, html_table
+from riboray.page import PALETTE, html_page, html_table, printable
 
 __all__ = ["write_figure"]
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from unicodedata import east_asian_width
 
 from riboray.console import say, show, show_columns
 from riboray.corpus.counting import SPLITS, count_files, opened_parquet, split_of
 from riboray.corpus.structure import SS_CLASSES
 from riboray.errors import ConfigError, CorpusError
 from riboray.manifest import MANIFEST_NAME, Manifest, check_writable, read_manifest
+from riboray.page import printable
 from riboray.room import byte_size
 
-__all__ = ["CorpusStatsConfig", "Table", "corpus_stats", "headline", "printable", "tables"]
+__all__ = ["CorpusStatsConfig", "Table", "corpus_stats", "headline", "tables"]
 
 FIGURE_SUFFIXES = (".png", ".svg", ".html")
 KINDS = ("sequences", "windows", "families", "rows")
@@ -185,14 +184,6 @@ class Table(NamedTuple):
     texts: int = 1
     detail: bool = False
     """Too long for a terminal."""
-
-
-def printable(value: object, width: int = 60) -> str:
-    """Return a value on one line, without control characters, of a bounded width."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
-    widths = accumulate(1 + (east_asian_width(c) in "WF") for c in text)
-    fitting = sum(end <= width for end in widths)
-    return text if fitting == len(text) else text[: fitting - 1] + "…"
 
 
 def _number(value: float | None) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from riboray.corpus.stats import printable
-from riboray.page import html_page
+from riboray.page import html_page, printable
 
 if TYPE_CHECKING:
     from riboray.embedding.mapping import Colouring

@@ -98,9 +98,9 @@ class EvaluateAlignmentConfig:
     """Reference alignments, plain or gzip: tables as of BRAliBase (family, apsi, id_a, id_b,
     aligned_a, aligned_b), Stockholm, or aligned FASTA; may be given without the flag."""
     checkpoint: list[str] = field(default_factory=list)
-    """Models: [NAME=]PATH of a directory or of the published .pth. Settings follow commas:
-    padding=masked or padding=original (whether padding is attended to), open=2 and extend=0.1 (gap
-    penalties of this one)."""
+    """Models: [NAME=]PATH of a directory or of the published .pth, or an id of the Hub. Settings
+    follow commas: padding=masked or padding=original (whether padding is attended to), open=2 and
+    extend=0.1 (gap penalties of this one)."""
     predictions: list[str] = field(default_factory=list)
     """Alignments that exist already: [NAME=]PATH of a table, aligned FASTA, Stockholm, or a folder
     of them. Pairs are found by their sequences."""

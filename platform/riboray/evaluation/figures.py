@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riboray.corpus.stats import printable
 from riboray.corpus.structure import SS_CLASSES
 from riboray.drawing import file_options, styled
 from riboray.evaluation.accuracy import Counts
@@ -16,7 +15,7 @@ from riboray.evaluation.bases import BaseSet, Seen
 from riboray.evaluation.references import ReferencePair
 from riboray.evaluation.summary import Measured
 from riboray.manifest import atomic_path
-from riboray.page import PALETTE
+from riboray.page import PALETTE, printable
 
 __all__ = ["draw_bases", "draw_by_identity", "draw_filling", "smoothed"]
 

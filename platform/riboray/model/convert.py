@@ -20,7 +20,8 @@ class ConvertConfig:
     """Read any RNABERT checkpoint and write it as a directory that MultiMolecule opens."""
 
     checkpoint: str = ""
-    """The published .pth, or a directory that riboray or MultiMolecule wrote."""
+    """The published .pth, a directory that riboray or MultiMolecule wrote, or an id of the Hugging
+    Face Hub."""
     output: str = ""
     """New directory to write."""
     vocabulary: str = "multimolecule"

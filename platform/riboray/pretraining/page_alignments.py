@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riboray.alignment.formats import PairView, aligned_fasta
-from riboray.corpus.stats import printable
-from riboray.page import html_table
+from riboray.page import html_table, printable
 from riboray.pretraining.run_report_alignments import (
     Aligned,
     Counts,

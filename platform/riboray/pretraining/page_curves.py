@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any, Literal, NamedTuple
 
-from riboray.corpus.stats import printable
-from riboray.page import html_table
+from riboray.page import html_table, printable
 from riboray.pretraining.page_chart import Chart, Line, Mark, XAxis
 from riboray.pretraining.page_scale import short, span_text
 from riboray.pretraining.page_svg import draw_chart

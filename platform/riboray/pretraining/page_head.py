@@ -10,8 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from riboray.corpus.stats import printable
-from riboray.page import html_table
+from riboray.page import html_table, printable
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.page_scale import short, span_text
 from riboray.pretraining.run_report_state import RunView, number

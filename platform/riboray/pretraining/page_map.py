@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
-from riboray.corpus.stats import printable
+from riboray.page import printable
 from riboray.pretraining.run_report_map import EmbeddingMap, Sample
 
 __all__ = ["map_section"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from riboray.corpus.stats import printable
+from riboray.page import printable
 from riboray.pretraining.page_chart import (
     BOTTOM,
     HEIGHT,

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from riboray import __version__
 from riboray.console import say
-from riboray.corpus.stats import printable
 from riboray.errors import CheckpointError, ConfigError, RiborayError
 from riboray.manifest import atomic_path, check_writable
+from riboray.page import printable
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.page_head import Facts
 from riboray.pretraining.run_report_state import (

@@ -37,7 +37,7 @@ class ServeConfig:
 
     checkpoint: str = DEFAULT_MODEL
     """Model to serve: one that comes with riboray, by its name; a directory that riboray or
-    MultiMolecule wrote; or the published .pth."""
+    MultiMolecule wrote; the published .pth; or an id of the Hugging Face Hub."""
     db: str | None = None
     """Directory of embeddings, made by the same model, that /v1/search looks in; every replica
     opens it."""
