@@ -31,6 +31,7 @@ __all__ = [
     "Manifest",
     "atomic_directory",
     "atomic_path",
+    "check_schema",
     "check_writable",
     "claim",
     "entered",
@@ -106,6 +107,28 @@ def check_writable(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{option} {path} cannot be written ({error.strerror})") from error
+
+
+def check_schema(path: Path | str, metadata: Mapping[bytes, bytes] | None, newest: int) -> None:
+    """Refuse a file whose columns may mean something that this riboray does not know.
+
+    Parameters
+    ----------
+    path : Path or str
+        The file.
+    metadata : mapping of bytes to bytes, optional
+        Of its Arrow schema; files of others have no version, and pass.
+    newest : int
+        Version of the schema that is written now.
+
+    Raises
+    ------
+    CorpusError
+        If the file's is higher.
+    """
+    found = (metadata or {}).get(b"riboray.schema_version", b"0").decode()
+    if not found.isdigit() or int(found) > newest:
+        raise CorpusError(path, f"schema version {found} is newer than this riboray; update it")
 
 
 def sha256_file(path: Path) -> str:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from riboray.cli import main
 from riboray.clustering.edges import open_hits
 from riboray.corpus.ingestion import CORPUS_KIND
 from riboray.embedding.store import open_embeddings
-from riboray.errors import CheckpointError, RiborayError
+from riboray.errors import CheckpointError, CorpusError, RiborayError
 from riboray.manifest import read_manifest, sha256_file
 from riboray.model.checkpoint import load_checkpoint
 from riboray.model.prediction import RnaBertForPrediction
@@ -29,6 +30,7 @@ from riboray.options import parse_config
 from riboray.pretraining.checkpoints import CheckpointStore
 from riboray.pretraining.config import PretrainConfig
 from riboray.pretraining.state import restore_state
+from riboray.pretraining.streams import find_windows
 from riboray.pretraining.trainer import Trainer
 from tests.formats.make import make, read, tables
 
@@ -141,6 +143,36 @@ def test_a_format_of_the_future_is_refused(archive, name, monkeypatch):
     path.write_text(json.dumps({**values, "schema_version": 99}))
     with pytest.raises(RiborayError, match="99"):
         read_manifest(path.parent, values["kind"])
+
+
+@pytest.mark.parametrize("name", ["corpus/sequences", "embeddings", "embeddings.parquet", "pairs"])
+def test_a_schema_of_the_future_is_refused(archive, name, monkeypatch):
+    """File by file, too: a manifest may be as it was."""
+    monkeypatch.chdir(archive)
+    path = tables(archive)[name]
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        metadata = {**table.schema.metadata, b"riboray.schema_version": b"99"}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    else:
+        table = pa.ipc.open_file(str(path)).read_all()
+        metadata = {**table.schema.metadata, b"riboray.schema_version": b"99"}
+        with pa.ipc.new_file(str(path), table.schema.with_metadata(metadata)) as writer:
+            writer.write_table(table.replace_schema_metadata(metadata))
+    noted = path.parent / "manifest.json"
+    if not noted.is_file():
+        noted = path.parents[1] / "manifest.json"
+    values = json.loads(noted.read_text())
+    (entry,) = (file for file in values["files"] if file["name"].endswith(path.name))
+    entry |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    noted.write_text(json.dumps(values))
+    readers = {
+        "corpus/sequences": lambda: find_windows([path]),
+        "pairs": lambda: list(open_hits("pairs").batches([])),
+    }
+    reader = readers.get(name, lambda: open_embeddings(path.parent))
+    with pytest.raises(CorpusError, match="schema version 99 is newer than this riboray"):
+        reader()
 
 
 @pytest.mark.slow

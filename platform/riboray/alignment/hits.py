@@ -15,6 +15,7 @@ from riboray.manifest import atomic_path
 
 __all__ = [
     "HIT_SCHEMA",
+    "SCHEMA_VERSION",
     "SCORE_SCHEMA",
     "TSV_COLUMNS",
     "hits_table",
@@ -23,7 +24,8 @@ __all__ = [
     "write_tsv",
 ]
 
-_METADATA = {b"riboray.schema_version": b"1"}
+SCHEMA_VERSION = 1
+_METADATA = {b"riboray.schema_version": str(SCHEMA_VERSION).encode()}
 
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from riboray.alignment.hits import SCHEMA_VERSION as HITS_VERSION
 from riboray.alignment.store import ALIGNMENTS_KIND
 from riboray.clustering.config import ClusterConfig, Weight
 from riboray.clustering.graph import EdgeCollector
 from riboray.clustering.sequences import Sequences
 from riboray.errors import CorpusError
-from riboray.manifest import read_manifest, sha256_file
+from riboray.manifest import check_schema, read_manifest, sha256_file
 
 __all__ = ["Hits", "collect_edges", "edge_weights", "link", "needed_values", "open_hits"]
 
@@ -139,6 +140,7 @@ def _read_arrow(path: Path, columns: list[str]) -> Iterator[pa.Table]:
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
+            check_schema(path, table.schema.metadata, HITS_VERSION)
             for name in columns:
                 if name not in table.column_names:
                     raise _lacks(path, name, table.column_names)

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from riboray.alphabet import IUPAC_NUCLEOTIDES
 from riboray.console import Progress
+from riboray.corpus.records import SCHEMA_VERSION
 from riboray.corpus.structure import SS_CLASSES
 from riboray.errors import CorpusError
+from riboray.manifest import check_schema
 
 __all__ = ["SPLITS", "count_files", "count_letters", "opened_parquet", "split_of"]
 
@@ -56,9 +58,11 @@ def opened_parquet(path: Path) -> pq.ParquetFile:
         If it is none.
     """
     try:
-        return pq.ParquetFile(path, pre_buffer=False)  # else it holds all it has read, to the end
+        file = pq.ParquetFile(path, pre_buffer=False)  # else it holds all it has read, to the end
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(path, f"no readable Parquet file ({error})") from error
+    check_schema(path, file.metadata.metadata, SCHEMA_VERSION)
+    return file
 
 
 def count_files(directory: Path, rows: dict[str, int], top: int) -> dict[str, Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from riboray.alphabet import IUPAC_NUCLEOTIDES
+from riboray.errors import CorpusError
+from riboray.manifest import check_schema
 
 __all__ = [
     "CATEGORIES",
@@ -18,15 +22,18 @@ __all__ = [
     "MEMBER_SCHEMA",
     "PAIR_SCHEMA",
     "REJECT_SCHEMA",
+    "SCHEMA_VERSION",
     "SEQUENCE_SCHEMA",
     "Category",
     "Reject",
     "hash64",
     "is_validation",
+    "shard_metadata",
     "why_rejected",
 ]
 
-SCHEMA_METADATA = {b"riboray.schema_version": b"1"}
+SCHEMA_VERSION = 1
+SCHEMA_METADATA = {b"riboray.schema_version": str(SCHEMA_VERSION).encode()}
 
 SEQUENCE_SCHEMA = pa.schema(
     [
@@ -149,6 +156,22 @@ class Reject:
     id: str
     outcome: str
     reason: str
+
+
+def shard_metadata(path: Path) -> pq.FileMetaData:
+    """Read a shard's metadata.
+
+    Raises
+    ------
+    CorpusError
+        If it is no Parquet file, or of a newer schema.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(path, f"no readable Parquet file ({error})") from error
+    check_schema(path, metadata.metadata, SCHEMA_VERSION)
+    return metadata
 
 
 def hash64(text: str) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from riboray import __version__
 
 __all__ = [
+    "SCHEMA_VERSION",
     "SEQUENCE_FIELDS",
     "WINDOW_FIELDS",
     "annotation_fields",
@@ -20,6 +21,10 @@ __all__ = [
     "ragged",
     "schema_of",
 ]
+
+
+#: Of files of embeddings.
+SCHEMA_VERSION = 2
 
 
 def column_name(kind: str, layer: int, layers: Sequence[int]) -> str:
@@ -81,7 +86,7 @@ def embedding_schema(
         bases = pa.list_(pa.list_(types[per_base], width))
         for layer in layers:
             fields.append(pa.field(column_name("per_base", layer, layers), bases, nullable=False))
-    return schema_of(fields, {**metadata, "schema_version": "2"})
+    return schema_of(fields, {**metadata, "schema_version": str(SCHEMA_VERSION)})
 
 
 def annotation_fields(annotations: Sequence[str]) -> list[pa.Field]:

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from riboray.embedding.schema import SCHEMA_VERSION
 from riboray.errors import CorpusError
-from riboray.manifest import read_manifest
+from riboray.manifest import check_schema, read_manifest
 
 __all__ = [
     "EMBEDDINGS_KIND",
@@ -304,6 +305,7 @@ def _schema(path: Path) -> pa.Schema:
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the ``riboray.`` metadata of an Arrow or Parquet file."""
     raw = _schema(path).metadata or {}
+    check_schema(path, raw, SCHEMA_VERSION)
     text = {key.decode(): value.decode() for key, value in raw.items()}
     return {
         key.removeprefix("riboray."): v for key, v in text.items() if key.startswith("riboray.")

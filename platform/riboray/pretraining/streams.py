@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from riboray.alignment import aligned_columns
 from riboray.alphabet import encode
 from riboray.batching import plan_batches
-from riboray.corpus.records import hash64, is_validation
+from riboray.corpus.records import hash64, is_validation, shard_metadata
 from riboray.model.config import RnaBertConfig
 from riboray.pretraining.groups import Group, GroupRule, draw_groups, load_profiles
 from riboray.pretraining.masking import IGNORE, MaskingRule, mask_batch, sequence_keys
@@ -192,7 +192,7 @@ def find_windows(files: list[Path]) -> tuple[Window, ...]:
     return tuple(
         Window(str(path), group, metadata.row_group(group).num_rows)
         for path in files
-        for metadata in [pq.read_metadata(path)]
+        for metadata in [shard_metadata(path)]
         for group in range(metadata.num_row_groups)
     )
 
