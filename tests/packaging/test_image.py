@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -116,6 +117,34 @@ def test_the_wheel_holds_what_it_must(image):
     ).stdout  # fmt: skip
     missing = {n.removeprefix("platform/") for n in tracked.split()} - names
     assert not {n for n in missing if (ROOT / "platform" / n).exists()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_source_distribution_makes_the_same_wheel(image, tmp_path):
+    """What is published is enough to build from, and holds what packagers look for."""
+    command = [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (source,) = tmp_path.glob("riboray-*.tar.gz")
+    (wheel,) = tmp_path.glob("riboray-*.whl")
+    assert source.stat().st_size < LARGEST_WHEEL
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in (
+        "LICENSE",
+        "README.md",
+        "CITATION.cff",
+        "Dockerfile",
+        "mkdocs.yml",
+        "jobs/embed.py",
+    ):
+        assert name in names, name
+    assert {"tests/test_cli.py", "docs/index.md", "configs/laptop.yaml", "serve/app.py"} <= names
+    (other,) = (image.home / "ray" / "wheels").iterdir()
+    one, two = (zipfile.ZipFile(path) for path in (wheel, other))
+    assert {i.filename: i.CRC for i in one.infolist() if "RECORD" not in i.filename} == {
+        i.filename: i.CRC for i in two.infolist() if "RECORD" not in i.filename
+    }
 
 
 @pytest.mark.slow
