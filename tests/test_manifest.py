@@ -58,7 +58,7 @@ def test_damage_is_found(tmp_path, damage, message):
 
 def test_other_kinds_and_newer_schemas(tmp_path):
     make(tmp_path / "d")
-    with pytest.raises(CorpusError, match="holds a corpus, not a checkpoint"):
+    with pytest.raises(CorpusError, match="holds corpus, not checkpoint"):
         read_manifest(tmp_path / "d", "checkpoint")
     path = tmp_path / "d" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))

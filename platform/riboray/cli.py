@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from riboray import __version__
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"riboray {__version__}")
         return 0
     if not kinds_of(given[0]) and given[0] not in VERBS:
-        print(f"riboray: unknown verb {given[0]!r}; see riboray --help", file=sys.stderr)
+        known = {name.split()[0] for name in VERBS}
+        close = get_close_matches(given[0].lower(), known, 1)
+        hint = f"did you mean {close[0]}?" if close else "see riboray --help"
+        print(f"riboray: unknown verb {given[0]!r}; {hint}", file=sys.stderr)
         return 2
     return run_verb(given[0], given[1:])
 

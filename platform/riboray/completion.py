@@ -74,7 +74,9 @@ def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
             _offer(parser.add_argument(option.flag, help=text), option.kind)
     positional = getattr(config_class, "POSITIONAL", None)
     if positional is not None:
-        _offer(parser.add_argument(positional, nargs="*"), kinds["--" + positional])
+        named = getattr(config_class, "VALUES", {}).get(positional)
+        kind = Literal[named] if named else kinds["--" + positional]
+        _offer(parser.add_argument(positional, nargs="*"), kind)
     elif hasattr(config_class, "REST"):
         parser.add_argument("verb", choices=sorted({name.split()[0] for name in VERBS}))
 

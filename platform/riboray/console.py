@@ -22,6 +22,7 @@ __all__ = [
     "show",
     "show_columns",
     "speaking",
+    "tell",
     "warn",
 ]
 
@@ -63,6 +64,11 @@ def show(message: str = "") -> None:
     """Print a line of the result, to standard output, unless that comes as JSON."""
     if not _manner.as_json:
         tqdm.write(message, file=sys.stdout)
+
+
+def tell(message: str) -> None:
+    """Print a line that is not to be missed and is no result, to standard error."""
+    _write(message)
 
 
 def warn(message: str) -> None:

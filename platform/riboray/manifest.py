@@ -241,7 +241,7 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorpusError(path, f"not a riboray manifest ({error})") from error
     if manifest.kind != kind:
-        raise CorpusError(directory, f"holds a {manifest.kind}, not a {kind}")
+        raise CorpusError(directory, f"holds {manifest.kind}, not {kind}")
     if manifest.schema_version > SCHEMA_VERSION:
         raise CorpusError(
             path,
@@ -298,10 +298,8 @@ def finished(directory: Path, kind: str, identity: str) -> Manifest | None:
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(marker, "cannot be read; remove the directory") from error
     if not owned:
-        raise OutputError(
-            directory,
-            f"holds {kind} of other inputs or options; choose another --output or remove it",
-        )
+        there = owner["kind"] if owner["kind"] != kind else f"{kind} of other inputs or options"
+        raise OutputError(directory, f"holds {there}; choose another --output or remove it")
     manifest = read_manifest(directory, kind)
     if manifest is not None and manifest.fingerprint != identity:
         raise OutputError(directory, f"holds {kind} of other inputs or options; remove it")

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -50,7 +51,13 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing usage and exiting."""
-        raise ConfigError(_one_line(message))
+        message = _one_line(message)
+        if message.startswith("unrecognized"):
+            flags = [f for a in self._actions for f in a.option_strings if not f.endswith("+")]
+            words = [word.partition("=")[0] for word in message.split()]
+            close = [m for w in words if w[:2] == "--" for m in get_close_matches(w, flags, 1)]
+            message += f"; did you mean {close[0]}?" if close else f" (see {self.prog} --help)"
+        raise ConfigError(message)
 
 
 def _one_line(message: str) -> str:
@@ -99,6 +106,7 @@ def parse_command(verb: str, config_class: type[T], arguments: Sequence[str]) ->
     switches = set(own) & set(SWITCHES)
     manner = Manner(as_json="--json" in switches, quiet="--quiet" in switches)
     own = [word for word in own if word not in SWITCHES]
+    own = ["--print-config=" if word == "--print-config" else word for word in own]
     _check_yaml(own)
     values = parser.parse_args([*_join_lists(config_class, own), *rest])
     for name in ("config", *SWITCHES):
@@ -147,7 +155,8 @@ def _check_yaml(arguments: Sequence[str]) -> None:
         if flag != "--config" or not Path(path).is_file():
             continue
         try:
-            yaml.safe_load(Path(path).read_text("utf-8"))
+            if not isinstance(yaml.safe_load(Path(path).read_text("utf-8")), dict):
+                raise ConfigError(f"{path}: holds no options: lines such as `seed: 1` are expected")
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 

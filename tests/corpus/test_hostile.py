@@ -41,7 +41,7 @@ REFUSED = {
     "BOM": (b"\xef\xbb\xbf" + GOOD, "byte-order mark"),
     "FASTQ": (b"@r1\nACGU\n+\nIIII\n", "FASTQ"),
     "FASTQ below": (GOOD + b"@r1\nACGU\n+\nIIII\n", "record 2: a line starts with '@'"),
-    "comment first": (b";comment\n>a\nACGU\n", "starts with b';'"),
+    "comment first": (b";comment\n>a\nACGU\n", "starts with ';'"),
     "old Mac": (GOOD.replace(b"\n", b"\r"), "carriage returns alone"),
     "some old Mac lines": (GOOD + b">c\rACGU\n", "record 3: lines end with carriage returns"),
     "Stockholm": (b"# STOCKHOLM 1.0\n\na ACGU\n//\n", "is Stockholm"),

@@ -118,6 +118,8 @@ class AlignConfig(AlignmentOptions):
         if not self.input:
             raise ConfigError("nothing to align: give FASTA files")
         self._check_use()
+        if self.output in self.input:
+            raise ConfigError(f"output {self.output} is an input, which would be overwritten")
         if self.format == "arrow" and not self.all_pairs and self.output is None:
             raise ConfigError("format arrow needs --output: a file to write")
         if self.max_evalue is not None and not self.statistics:

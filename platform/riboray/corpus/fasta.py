@@ -272,7 +272,7 @@ def _check_start(path: str | Path, body: bytes) -> bool:
     if body.startswith(b"PAR1"):
         raise FastaError(path, "is Parquet, not FASTA")
     if not body.startswith((b">", b"@")):
-        raise FastaError(path, f"not FASTA: starts with {body[:1]!r}, expected '>'")
+        raise FastaError(path, f"not FASTA: starts with {chr(body[0])!r}, expected '>'")
     return True
 
 

@@ -85,6 +85,7 @@ class FetchConfig:
     """
 
     POSITIONAL: ClassVar[str] = "databases"
+    VALUES: ClassVar[dict[str, tuple[str, ...]]] = {"databases": tuple(DATABASES)}
 
     databases: list[str] = field(default_factory=list)
     """What to fetch from: rnacentral, rfam, or sample, the nine families that come with riboray;

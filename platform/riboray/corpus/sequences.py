@@ -108,7 +108,8 @@ def read_sequences(
             elif policy == "reject":
                 found.rejects.append(Reject(path, record.number, record.id, "rejected", reason))
             else:
-                raise FastaError(Path(path), reason, record.number)
+                option = "duplicate-ids" if reason.startswith("another") else "on-invalid"
+                raise FastaError(Path(path), f"{reason} (see --{option})", record.number)
     if not found.ids:
         where = ", ".join(str(path) for path in paths) or "no file given"
         raise ConfigError(f"no sequence to work on: {where}")

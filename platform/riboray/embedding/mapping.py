@@ -115,6 +115,8 @@ def make_map(config: MapConfig) -> dict[str, Any]:
     method = _method(config.method)
     page = Path(config.output or directory.with_name(f"{directory.name}-map.html")).resolve()
     check_writable(page, "output")
+    if page.with_suffix(".png").exists() and not page.exists():
+        raise ConfigError(f"{page.with_suffix('.png')} is there and no picture of this page")
     layers = list(stored.details["layers"])
     layer = layers[-1] if config.layer is None else config.layer
     if layer not in layers:

@@ -84,7 +84,8 @@ def make_parts(
     done = finished(directory, product.kind, identity)
     if done is not None:
         say(f"  {directory} is complete already")
-        return {"output": str(directory), **done.counts}
+        size = sum(entry.bytes for entry in done.files)
+        return {"output": str(directory), **done.counts, "files": len(done.files), "bytes": size}
     if config.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             work = Preparation(config, loaded, sources, directory, address, Path(scratch))

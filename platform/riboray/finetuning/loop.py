@@ -164,10 +164,14 @@ class _Run:
         if self.metric in measured:
             sign = -1 if self.metric in LOWER_IS_BETTER else 1
             value = sign * measured[self.metric]
-            is_best = self.state.best is None or value > self.state.best
-            self.state.best = value if is_best else self.state.best
-            self.state.stale = 0 if is_best else self.state.stale + 1
-            self.score = Score(0, self.metric, value)
+            # A metric that has reached its end does not tell models apart; their losses do.
+            tie = -measured.get("loss", 0.0)
+            better = self.state.best is None or value > self.state.best
+            is_best = better or (value, tie) > (self.state.best, self.state.tie)
+            if is_best:
+                self.state.best, self.state.tie = value, tie
+            self.state.stale = 0 if better else self.state.stale + 1
+            self.score = Score(0, self.metric, value, tie)
         else:
             self.score = None
         if measured:

@@ -41,6 +41,8 @@ class TuningState:
         Measurements in a row that were no better than the best.
     best : float or None
         The best, higher is better.
+    tie : float
+        What decides between models that are as good: the loss, with its sign changed.
     ended : bool
         Whether it stopped by itself before its limit.
     """
@@ -50,6 +52,7 @@ class TuningState:
     evaluated: int = -1
     stale: int = 0
     best: float | None = None
+    tie: float = 0.0
     ended: bool = False
 
 

@@ -45,16 +45,19 @@ class Score:
         What was measured.
     value : float
         Higher is better: losses have their sign changed.
+    tie : float
+        What decides between equal values; higher is better.
     """
 
     phase: int
     metric: str
     value: float
+    tie: float = 0.0
 
     @property
-    def key(self) -> tuple[int, float]:
+    def key(self) -> tuple[int, float, float]:
         """What to compare."""
-        return self.phase, self.value
+        return self.phase, self.value, self.tie
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from riboray.console import say, show
+from riboray.console import say, show, tell
 from riboray.errors import ConfigError
 from riboray.model.checkpoint import load_checkpoint
 from riboray.rayenv import LOCAL, prepare_ray
@@ -55,8 +55,8 @@ def serve(config: ServeConfig) -> dict[str, str]:
     """
     if config.new_key is not None:
         key, entry = new_key(config.new_key)
-        show(f"{key}\n{entry}")
-        say("first the key, for who asks; then its line for the file of --keys")
+        show(entry)
+        tell(f"the key, which is shown this once: {key}")
         return {"key": key, "entry": entry}
     keys = config.read_keys()
     config.http_options()
