@@ -173,6 +173,43 @@ def test_main_without_a_verb_and_with_a_wrong_one(capsys):
     assert "unknown verb" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["emebd"], "did you mean embed?"),
+        (["Align"], "did you mean align?"),
+        (["xyzzy"], "see riboray --help"),
+        (["embed", "a.fa", "--outptu", "x"], "did you mean --output?"),
+        (["embed", "a.fa", "--zzz", "x"], "see riboray embed --help"),
+    ],
+)
+def test_misspelt(words, hint, capsys):
+    assert main(words) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_options_as_a_file_and_back(tmp_path, capsys):
+    """As in docs/how-to.md."""
+    with pytest.raises(SystemExit) as done:
+        main(["embed", "--pooling", "max", "--print-config"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["pooling"] == "max"
+    (tmp_path / "embed.yaml").write_text(text)
+    arguments = ["--config", str(tmp_path / "embed.yaml"), "a.fa"]
+    config = parse_config("embed", VERBS["embed"].load_config(), arguments)
+    assert (config.pooling, config.input) == ("max", ["a.fa"])
+    for nothing in ("", "- 1\n", "text\n"):
+        (tmp_path / "embed.yaml").write_text(nothing)
+        with pytest.raises(ConfigError, match=r"embed\.yaml: holds no options"):
+            parse_config("embed", VERBS["embed"].load_config(), arguments)
+
+
+def test_an_input_is_not_written_over():
+    with pytest.raises(ConfigError, match=r"a\.fa is an input, which would be overwritten"):
+        parse_config("align", VERBS["align"].load_config(), ["a.fa", "--output", "a.fa"])
+
+
 def test_version_and_info(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"riboray {__version__}\n"

@@ -81,7 +81,11 @@ def test_a_run_stops_when_it_gets_no_better_and_goes_on_with_more_patience(
     config = replace(config, patience=4)
     end = run(config, Learner(config, data, fold.train, CPU), fold, session, store)
     assert end["step"] == 4 * 4
-    assert store.best() == store.path(0)
+    # All have the same accuracy: the loss decides, and patience looks at the accuracy alone.
+    measured = [r for r in session.records if r["kind"] == "validation"]
+    assert len({r["accuracy"] for r in measured}) == 1
+    assert len({r["loss"] for r in measured}) > 1
+    assert store.best() == store.path(min(measured, key=lambda r: (r["loss"], r["step"]))["step"])
 
 
 def test_a_run_may_end_before_its_schedule(tiny_checkpoint, rng):
