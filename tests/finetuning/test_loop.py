@@ -70,7 +70,7 @@ def test_a_run_stops_when_it_gets_no_better_and_goes_on_with_more_patience(
 ):
     data, fold = dataset("classes", rng, count=23), fold_of(23)
     config = configured(
-        tiny_checkpoint, max_epochs=50, patience=2, learning_rate=1e-9, metric="accuracy"
+        tiny_checkpoint, max_epochs=50, patience=2, learning_rate=1e-6, metric="accuracy"
     )
     session, store = LocalSession(), CheckpointStore(tmp_path)
     end = run(config, Learner(config, data, fold.train, CPU), fold, session, store)
