@@ -174,3 +174,10 @@ def test_the_example_of_the_docs(here, tmp_path, capsys):
     exec(example, {})
     for line in capsys.readouterr().out.splitlines():
         assert re.fullmatch(r"s\d: [ACGU]\d+[ACGU] \d+\.\d", line)
+
+
+def test_a_mask_has_no_place_in_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.fa").write_text(">a\nGGUC<mask>CUC\n")
+    assert main(["predict", "m.fa", "--fill", "--output", "out"]) == 2
+    assert "m.fa, record 1: <mask> has no place in a file: write N" in capsys.readouterr().err

@@ -132,6 +132,8 @@ def split_structure(text: str) -> tuple[str, str | None]:
     found = _STRUCTURE.search(text)
     if found is None:
         return text, None
+    if "<mask>" in text.lower():  # its brackets are WUSS, too
+        raise ValueError("<mask> has no place in a file: write N, and let `predict --fill` fill it")
     sequence = text[: found.start()].rstrip()
     structure = re.sub(r"\s*\(\s*-?\d.*$", "", text[found.start() :]).strip()
     if len(structure) != len(sequence):
