@@ -178,13 +178,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tokens", type=int, default=32768, help="tokens of a batch of pairs")
     parser.add_argument("--visits", type=int, default=2, help="windows of the corpus to read")
-    parser.add_argument("--variants", nargs="+", default=["fp32", "bf16"], help="what to time")
+    parser.add_argument("--variants", nargs="+", default=["float32", "bfloat16"])
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}", flush=True)
     data = prepare_data(
-        Path(arguments.corpus), settings(arguments.corpus, "fp32", False, arguments.tokens), 1
+        Path(arguments.corpus), settings(arguments.corpus, "float32", False, arguments.tokens), 1
     )
     made = {
         name: [b for visit in range(arguments.visits) for b in read_visit(data.specs[name], visit)]
@@ -196,7 +196,7 @@ def main() -> None:
     spare = pairs.pop(1)
     for number, variant in enumerate(arguments.variants):
         precision, compiled = variant.removesuffix("-compiled"), variant.endswith("-compiled")
-        if precision == "bf16" and device.type == "cpu":
+        if precision == "bfloat16" and device.type == "cpu":
             continue  # many times slower there
         config = settings(arguments.corpus, precision, compiled, arguments.tokens)
         trainer = Trainer(config, device)

@@ -180,7 +180,7 @@ def test_a_step_is_the_same_wherever_its_pairs_are_aligned():
     for row in group.partners:
         row[21:] = -1
     config = PretrainConfig(
-        corpus=["x"], model=SMALL, sal_length_power=1, num_workers=1, precision="fp32"
+        corpus=["x"], model=SMALL, sal_length_power=1, num_workers=1, precision="float32"
     )
     results = []
     for itself in (False, True):

@@ -44,7 +44,7 @@ def options_for(corpus, **changes):
         validation_families=list(SAMPLE_HELD_OUT),
         validation_pairs=30,
         gaps=GapPenalties(0.7, 0.2),
-        precision="fp32",
+        precision="float32",
         **changes,
     )
 

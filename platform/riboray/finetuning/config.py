@@ -186,8 +186,8 @@ class FinetuneConfig(RunOptions):
     """Tokens that go through the model at once; by default 8,192 on a CPU and 131,072 on a GPU."""
     measured: int = 5000
     """Validation records measured on in the course of the run, at most."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the encoder in training: bf16 on a GPU, fp32 on a CPU."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the encoder in training: bfloat16 on a GPU, float32 on a CPU."""
     seed: int = 0
     """Seed of splits, head and order."""
 

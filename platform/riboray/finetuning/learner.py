@@ -109,7 +109,7 @@ class Learner:
         budget = config.token_budget or TOKEN_BUDGETS.get(device.type, TOKEN_BUDGETS["cpu"])
         self.budget = max(budget, start.config.max_position_embeddings)
         on_gpu = device.type == "cuda"
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+        self.bf16 = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         self._features: dict[int, Tensor] = {}
         self._bytes = 0
         if known is not None:

@@ -142,8 +142,9 @@ class PretrainConfig(RunOptions):
     ema_decay: float = 0.0
     """Decay of an exponential moving average of the weights, such as 0.999; the average is
     measured and is the model that is saved. 0: none."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass: bf16 on a GPU, fp32 on a CPU (bf16 is slower there)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass: bfloat16 on a GPU, float32 on a CPU, where bfloat16 is
+    slower."""
     compile: bool = False
     """Compile the encoder with torch.compile: a minute at the start, for GPUs."""
     position_init: Literal["normal", "sinusoidal"] = "normal"

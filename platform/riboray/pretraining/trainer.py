@@ -70,7 +70,7 @@ class Trainer:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizers = make_optimizers(self.model, config)
         on_gpu = device.type == "cuda"
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and on_gpu)
+        self.bf16 = config.precision == "bfloat16" or (config.precision == "auto" and on_gpu)
         self._encode: Any = self.model
         if config.compile and on_gpu:
             # One layer, whose code serves all: compiling takes a sixth of the time.

@@ -7,7 +7,7 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from riboray.errors import ConfigError, InputError
 from riboray.model.bundled import DEFAULT_MODEL
@@ -62,8 +62,8 @@ class ServeConfig:
     """File of the certificate's key (PEM)."""
     num_replicas: int | list[int] = 1
     """Processes that answer, each with the model; [least, most] for as many as the load needs."""
-    device: str = "cpu"
-    """Torch device of each: cpu or cuda, which takes a GPU each."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where each runs the model; a GPU is its own."""
     request_seconds: float = 60.0
     """Seconds until a request is given up."""
     capacity: int = 4_000_000
@@ -86,8 +86,8 @@ class ServeConfig:
         named_tasks(self.tasks)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError("tls_certificate and tls_key need each other")
-        if self.device not in ("cpu", "cuda"):
-            raise ConfigError(f"device must be cpu or cuda, not {self.device!r}")
+        if self.device not in ("cpu", "gpu"):  # Serve's own files are not checked before
+            raise ConfigError(f"device must be cpu or gpu, not {self.device!r}")
 
     @property
     def is_local(self) -> bool:

@@ -116,8 +116,9 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
 
         pipeline.keep_to_loopback()
         pipeline.keep_to_who_may_ask(config, keys)
+        device = "cuda" if config.device == "gpu" else "cpu"
         service = Service(
-            *(config.checkpoint, config.limits, config.capacity, config.device, config.db),
+            *(config.checkpoint, config.limits, config.capacity, device, config.db),
             tasks=named_tasks(config.tasks),
         )
         pipeline._services.append(service)  # by its module's name: this function is a copy
@@ -135,7 +136,7 @@ def deployment_of(config: ServeConfig, keys: KeyRing) -> Any:
                 "target_ongoing_requests": _BUSY,
             }
         }
-    resources = {"num_cpus": 1, **({"num_gpus": 1} if config.device == "cuda" else {})}
+    resources = {"num_cpus": 1, **({"num_gpus": 1} if config.device == "gpu" else {})}
     gateway: Any = serve.deployment(
         serve.ingress(make_api)(Gateway),
         name="riboray",
