@@ -101,7 +101,7 @@ def _announce(
         chunk = max(stop - start for start, stop in plan.chunks)
         output += 60.0 * len(plan.tiles) * min(2 * chunk * config.top_k, chunk**2)
     width = config.dimensions or work.embedder.width
-    base = float(lengths.sum()) * width * (2 if config.storage == "float16" else 4)
+    base = float(lengths.sum()) * width * (2 if config.dtype == "float16" else 4)
     embedding = float(lengths.sum()) / estimate.nucleotides_per_second
     seconds = (plan.cells / estimate.cells_per_second + embedding) / workers
     say(
@@ -139,7 +139,7 @@ def check_room(
     check_disk(directory, output, advice)
     if not local:
         return
-    smaller = "use --storage float16 or --dimensions"
+    smaller = "use --dtype float16 or --dimensions"
     check_disk(spill_folder(), embeddings, smaller)
     sizes = [stop - start for start, stop in [*plan.chunks, *plan.target_chunks]]
     tile = 2.0 * max(sizes) * 400 * width * 4
@@ -161,7 +161,7 @@ def _run(
         lengths=np.array([len(s) for s in ordered], np.int32),
         comparisons=plan.pairs,
         scores_only=config.scores_only,
-        storage=config.storage,
+        storage=config.dtype,
     )
     chunks = embedding_chunks(work.loaded.name, ordered, plan.chunks, work.maker)
     with crew_on(address, config.num_workers, config.memory_per_worker, store.work) as crew:

@@ -47,7 +47,7 @@ class AlignmentOptions:
     dimensions: int | None = None
     """Project base embeddings to this many dimensions: faster, and scores change; by how much is
     printed."""
-    storage: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     """Type in which base embeddings are held in memory; float16 takes half of it and changes a
     cosine by about 1e-4."""
     duplicate_ids: DuplicateIds = "error"
@@ -141,7 +141,7 @@ class AlignConfig(AlignmentOptions):
             "max_evalue": None,
             "scores_only": False,
             "arithmetic": "float32",
-            "storage": "float32",
+            "dtype": "float32",
         }
         for name, default in unused.items():
             if getattr(self, name) != default:

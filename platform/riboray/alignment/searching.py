@@ -101,7 +101,7 @@ def _announce(
     hits = queries * min(config.max_hits, per_query)
     output = 4.0 * hits * estimate.bytes_per_pair + 70.0 * queries * per_query
     width = config.dimensions or work.embedder.width
-    base = (targets * mean) * width * (2 if config.storage == "float16" else 4)
+    base = (targets * mean) * width * (2 if config.dtype == "float16" else 4)
     say(f"  {queries:,} queries, {len(database):,} targets; {per_query:,} compared per query")
     say(
         f"  {cells:.3g} cells at most, {estimate.cells_per_second / 1e9:.2f} billion a second and "
@@ -110,7 +110,7 @@ def _announce(
     say(f"  at most {hits:,} hits; {byte_size(output)}, embeddings {byte_size(base)}")
     check_disk(directory, output, "search for fewer queries, or write elsewhere")
     if local:
-        advice = "use --storage float16, --dimensions or fewer queries at once"
+        advice = "use --dtype float16, --dimensions or fewer queries at once"
         check_disk(spill_folder(), base, advice)
 
 
@@ -182,7 +182,7 @@ def _plan(
         lengths=lengths[plan.order],
         comparisons=len(database),  # an E-value is about one query
         scores_only=False,
-        storage=config.storage,
+        storage=config.dtype,
         target_ids=[ids[k] for k in plan.target_order.tolist()],
         target_lengths=target_lengths[plan.target_order],
     )

@@ -76,7 +76,7 @@ class FinetuneConfig(RunOptions):
 
     POSITIONAL: ClassVar[str] = "train"
     RESUMABLE: ClassVar[tuple[str, ...]] = (
-        *("train", "validation", "test", "clusters", "checkpoint"),
+        *("train", "validation", "test", "clusters_from", "checkpoint"),
         *("max_epochs", "patience", "trials_at_once"),
     )
     LIMITS: ClassVar[tuple[str, ...]] = ("max_epochs", "patience")
@@ -118,8 +118,8 @@ class FinetuneConfig(RunOptions):
 
     split: Split = "random"
     """What to keep together: identical sequences (random), families (--columns.group), clusters of
-    similar sequences (--identity, or --clusters), or nothing: a column says what each record is
-    for."""
+    similar sequences (--identity, or --clusters-from), or nothing: a column says what each record
+    is for."""
     validation_share: float = 0.1
     """Share of the records kept out of training to choose the model by; about, as what belongs
     together is."""
@@ -128,7 +128,7 @@ class FinetuneConfig(RunOptions):
     identity: float = 0.8
     """Sequences that are about this similar, or linked by others that are, are one cluster; by the
     9-mers that they share."""
-    clusters: str | None = None
+    clusters_from: str | None = None
     """Table of clusters instead: cluster and member in two columns, as `riboray cluster` and
     MMseqs2 write them."""
     folds: int = 0
@@ -228,8 +228,8 @@ class FinetuneConfig(RunOptions):
             raise ConfigError("--leave-one-out needs groups: --split family, cluster or column")
         if self.cross_validates and (self.validation or self.test):
             raise ConfigError("cross-validation splits what it is given: leave out the other files")
-        if self.clusters is not None and self.split != "cluster":
-            raise ConfigError("--clusters needs --split cluster")
+        if self.clusters_from is not None and self.split != "cluster":
+            raise ConfigError("--clusters-from needs --split cluster")
         if self.columns.part is not None and self.split != "column":
             raise ConfigError("--columns.part needs --split column")
         if self.split == "column" and (self.validation or self.test):

@@ -56,7 +56,7 @@ def cluster_sequences(sequences: Sequence[str], identity: float) -> NDArray[np.i
     if len(sequences) > _MOST:
         raise ConfigError(
             f"{len(sequences):,} sequences are too many to compare here: cluster them with "
-            "`riboray cluster` and give --clusters clusters.tsv"
+            "`riboray cluster` and give --clusters-from clusters.tsv"
         )
     count, words = len(sequences), count_kmers(sequences, _K)
     sizes = np.diff(words.indptr)

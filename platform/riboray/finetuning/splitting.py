@@ -63,9 +63,9 @@ def find_groups(records: Sequence[Labelled], config: FinetuneConfig) -> list[str
     """
     if config.split == "family":
         return [_told(r, r.group, "family (--columns.group)") for r in records]
-    if config.clusters is not None:
-        table = read_clusters(config.clusters)
-        return [_told(r, table.get(r.id), f"cluster in {config.clusters}") for r in records]
+    if config.clusters_from is not None:
+        table = read_clusters(config.clusters_from)
+        return [_told(r, table.get(r.id), f"cluster in {config.clusters_from}") for r in records]
     if config.split == "cluster":
         numbers = cluster_sequences([r.sequence for r in records], config.identity)
         return [str(number) for number in numbers.tolist()]
