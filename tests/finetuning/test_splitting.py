@@ -171,7 +171,7 @@ def test_each_group_in_turn():
         ({"folds": 1}, "2 or more"),
         ({"folds": 2, "leave_one_out": True, "split": "family"}, "one at a time"),
         ({"leave_one_out": True}, "needs groups"),
-        ({"clusters": "c.tsv"}, "--split cluster"),
+        ({"clusters_from": "c.tsv"}, "--split cluster"),
         ({"split": "family", "folds": 4}, "3 groups of records cannot make 4 parts"),
     ],
 )
