@@ -8,7 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -197,7 +196,7 @@ def test_bars_and_colours_are_for_terminals(here):
 
 
 def test_help_and_import_are_quick():
-    """Neither torch nor Ray is imported for them; seconds with room for a busy machine."""
+    """Neither torch nor Ray is imported for them. Seconds of a CPU: others may be at work here."""
     script = (
         "import sys, riboray; assert not {'torch', 'ray', 'numba', 'pyarrow'} & set(sys.modules)"
     )
@@ -208,9 +207,13 @@ def test_help_and_import_are_quick():
     ):
         took = []
         for _ in range(3):
-            start = time.monotonic()
+            before = os.times()
             subprocess.run([sys.executable, *command], check=True, capture_output=True)
-            took.append(time.monotonic() - start)
+            after = os.times()
+            took.append(
+                after.children_user - before.children_user
+                + after.children_system - before.children_system
+            )  # fmt: skip
         assert min(took) < seconds, (command, took)
 
 
