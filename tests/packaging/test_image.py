@@ -53,7 +53,7 @@ class Image:
 
     def run(self, command: str) -> str:
         """Run a shell command as the image would."""
-        env = environment()
+        env = {k: v for k, v in environment().items() if k != "PYTHONPATH"}
         env["PATH"] = f"{self.bin}:/usr/bin:/bin"
         env |= {k: v for k, v in self.variables.items() if k != "RAY"}
         command = command.replace("/home/", f"{self.home}/")
