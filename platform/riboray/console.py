@@ -57,7 +57,7 @@ def speaking(manner: Manner) -> Iterator[None]:
 def say(message: str = "") -> None:
     """Print a line for people, to standard error; standard output is for results."""
     if not _manner.quiet:
-        _write(message)
+        tell(message)
 
 
 def show(message: str = "") -> None:
@@ -68,17 +68,13 @@ def show(message: str = "") -> None:
 
 def tell(message: str) -> None:
     """Print a line that is not to be missed and is no result, to standard error."""
-    _write(message)
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def warn(message: str) -> None:
-    """Print a line that is not to be missed, even if all others are."""
-    _write(f"  warning     {message}")
-
-
-def _write(message: str) -> None:
-    tqdm.write(message, file=sys.stderr)
-    sys.stderr.flush()
+    """Print a warning, even if nothing else is said."""
+    tell(f"  warning     {message}")
 
 
 def listing(values: Mapping[str, Any]) -> str:

@@ -332,18 +332,24 @@ def exclusive(directory: Path, busy: str) -> Iterator[None]:
         yield
 
 
-def claim(directory: Path, kind: str, identity: str) -> None:
+def claim(directory: Path, kind: str, identity: str) -> Manifest | None:
     """Make an output directory and write down whose it is, or enter one that is ours.
+
+    Returns
+    -------
+    Manifest or None
+        As `finished`.
 
     Raises
     ------
     OutputError
         As `finished`.
     """
-    finished(directory, kind, identity)
+    done = finished(directory, kind, identity)
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / OWNER_NAME).is_file():
         write_json(directory / OWNER_NAME, {"kind": kind, "identity": identity})
+    return done
 
 
 @contextmanager
@@ -370,9 +376,9 @@ def entered(directory: Path, kind: str, identity: str, doing: str) -> Iterator[M
     warn_if_temporary(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with exclusive(directory, f"another process is {doing} into it"):
-        claim(directory, kind, identity)
+        done = claim(directory, kind, identity)
         try:
-            yield finished(directory, kind, identity)
+            yield done
         except KeyboardInterrupt:
             say(f"  stopped; the same command goes on from what is in {directory}")
             raise
